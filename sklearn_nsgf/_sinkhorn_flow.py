@@ -1,0 +1,269 @@
+"""NSGF: the Sinkhorn gradient flow, learnt."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+
+from sklearn_nsgf._base import BaseFlowTransport
+from sklearn_nsgf._sklearn import Interval, StrOptions
+from sklearn_nsgf._torch import make_generator
+from sklearn_nsgf._training import BatchSource
+from sklearn_nsgf.flow import PathSample, PoolReport, build_trajectory_pool
+from sklearn_nsgf.flow._samplers import Sampler
+
+VALIDATION_BATCH_SIZE = 4096
+
+logger = logging.getLogger("sklearn_nsgf")
+
+
+class SinkhornFlowTransport(BaseFlowTransport):
+    """Transport between two samples by the neural Sinkhorn gradient flow (NSGF).
+
+    Minibatches of the source are moved as particles along the Wasserstein gradient flow of the
+    Sinkhorn divergence to minibatches of the target, and a network learns the velocity of all those
+    flows as a function of place and time [1]_. The learnt flow transports any point, also new ones;
+    source and target need no pairing and may differ in size.
+
+    Everything is solved in standardised units: answers follow a change of units and moving one
+    of the clouds.
+
+    Parameters
+    ----------
+    blur : "auto", float or (float, float), default="auto"
+        How coarsely the flow sees the clouds: the square root of the entropic temperature, as a
+        fraction of the target's root mean squared pairwise distance. A pair is the first and the last
+        value, between which the blur falls along the flow. Smaller follows finer detail and needs
+        more data and time; larger gives a smoother map that is easier to learn. "auto" depends on
+        the number of features.
+    scaling : float, default=0.5
+        Ratio of the annealing from the diameter of the data down to the blur, in (0, 1).
+    n_steps : int, default=5
+        Number of steps T, of the particle flows and of `transform`.
+    step_size : "harmonic", float or array-like of shape (n_steps,), default="harmonic"
+        Steps eta_k of the particle flows, in (0, 1]. "harmonic" is 1 / (T - k): equal parts of the
+        way, the whole of it at the last step. A float is the paper's constant step.
+    n_flows : int, default=64
+        Number of minibatch flows in the trajectory pool.
+    flow_batch_size : int, default=1024
+        Source points and target points in each flow; at most the whole of a cloud. Larger
+        ones make the flow straighter and cost their square.
+    sinkhorn_tol : float, default=0.01
+        L1 error of the marginals at which a Sinkhorn problem counts as solved.
+    sinkhorn_max_iter : int, default=1000
+        Bound on the iterations of a Sinkhorn problem.
+    solver : {"euler", "midpoint", "heun", "rk4"}, default="euler"
+        Integrator of the learnt flow.
+    network : Module, callable or None, default=None
+        Velocity network: a `torch.nn.Module` (copied, its weights are the start), or a callable that
+        makes one from the number of features. It is called as ``network(t, x)``. None is a
+        multi-layer perceptron.
+    hidden_layer_sizes : sequence of int, default=(256, 256, 256)
+        Widths of the perceptron's layers; not used with a `network`.
+    learning_rate : float, default=0.002
+        Largest rate of Adam's schedule: a short warm-up, then a cosine to zero.
+    batch_size : int, default=256
+        Points in each optimiser step.
+    max_iter : int, default=5000
+        Number of optimiser steps.
+    early_stopping : bool, default=False
+        Whether to hold out paths of the pool, and stop when the loss on them stops improving.
+    validation_fraction : float, default=0.1
+        Share of the paths to hold out for early stopping.
+    n_iter_no_change : int, default=10
+        Evaluations without an improvement before stopping; there are 50 in `max_iter`.
+    standardize : bool, default=True
+        Whether every feature has a scale of its own. Otherwise one scale serves all, and the distances
+        that the transport minimises are those of the data.
+    device : str, default="auto"
+        "auto" is CUDA where there is a CUDA GPU and else the CPU; "cpu", "cuda", "cuda:1", "mps".
+    n_jobs : int, default=None
+        Minibatch flows at a time on the CPU. None means as many as torch has threads unless
+        `joblib.parallel_config` says otherwise. The result is the same for any number.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the minibatches, the initial network and the training. The same seed gives the
+        same bytes on the same machine with the same number of torch threads.
+    verbose : int, default=0
+        Whether to log a line for each phase to the logger "sklearn_nsgf".
+
+    Attributes
+    ----------
+    network_ : Module
+        The trained velocity network, in standardised units, on the CPU.
+    blur_ : float or (float, float)
+        Blur in standardised units.
+    loss_curve_ : list of float
+        Training loss at up to 50 evaluations, each the mean since the last one.
+    validation_curve_ : list of float
+        Validation loss at the same evaluations; empty without early stopping.
+    n_iter_ : int
+        Optimiser steps taken.
+    device_ : str
+        Device of the fit.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if `X` had any.
+
+    See Also
+    --------
+    sklearn_nsgf.flow.particle_flow : The particle flow itself, without a network.
+    sklearn_nsgf.metrics.energy_distance : What `score` measures.
+
+    Notes
+    -----
+    In a `Pipeline` the earlier steps transform `X` and never `y`, so that a scaler there would move the
+    source and leave the target: use `standardize` instead.
+
+    Memory: the pool holds ``4 * n_flows * flow_batch_size * (n_steps + 1) * n_features`` bytes, and
+    each running flow a few matrices of ``4 * flow_batch_size**2`` bytes.
+
+    References
+    ----------
+    .. [1] Zhu, Wang, Zhang, Zhao, Qian. Neural Sinkhorn Gradient Flow. arXiv:2401.14069, 2024.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_nsgf import SinkhornFlowTransport
+    >>> rng = np.random.default_rng(0)
+    >>> X_src = rng.normal(size=(500, 2))
+    >>> X_tgt = rng.normal([5, -3], [0.5, 2], size=(400, 2))
+    >>> est = SinkhornFlowTransport(n_flows=4, flow_batch_size=256, max_iter=300, random_state=0)
+    >>> est = est.fit(X_src, X_tgt)
+    >>> moved = est.transform(rng.normal(size=(1000, 2)))
+    >>> bool(np.all(np.abs(moved.mean(axis=0) - [5, -3]) < 0.3))
+    True
+    >>> est.sample(3, random_state=0).shape
+    (3, 2)
+    """
+
+    _parameter_constraints: dict = {
+        **BaseFlowTransport._parameter_constraints,
+        "blur": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), tuple, list],
+        "scaling": [Interval(Real, 0, 1, closed="neither")],
+        "step_size": [StrOptions({"harmonic"}), Interval(Real, 0, 1, closed="right"), "array-like"],
+        "n_flows": [Interval(Integral, 1, None, closed="left")],
+        "flow_batch_size": [Interval(Integral, 2, None, closed="left")],
+        "sinkhorn_tol": [Interval(Real, 0, None, closed="neither")],
+        "sinkhorn_max_iter": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        *,
+        blur="auto",
+        scaling=0.5,
+        n_steps=5,
+        step_size="harmonic",
+        n_flows=64,
+        flow_batch_size=1024,
+        sinkhorn_tol=0.01,
+        sinkhorn_max_iter=1000,
+        solver="euler",
+        network=None,
+        hidden_layer_sizes=(256, 256, 256),
+        learning_rate=0.002,
+        batch_size=256,
+        max_iter=5000,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        standardize=True,
+        device="auto",
+        n_jobs=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.blur = blur
+        self.scaling = scaling
+        self.n_steps = n_steps
+        self.step_size = step_size
+        self.n_flows = n_flows
+        self.flow_batch_size = flow_batch_size
+        self.sinkhorn_tol = sinkhorn_tol
+        self.sinkhorn_max_iter = sinkhorn_max_iter
+        self.solver = solver
+        self.network = network
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.standardize = standardize
+        self.device = device
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _make_batches(
+        self, source: Sampler, target: Sampler, device: torch.device, seed: int
+    ) -> tuple[BatchSource, PathSample | None]:
+        self.blur_ = self._resolve_blur()
+        report = build_trajectory_pool(
+            source,
+            target,
+            n_flows=self.n_flows,
+            flow_batch_size=self.flow_batch_size,
+            seed=seed,
+            device=device,
+            n_jobs=self.n_jobs,
+            blur=self.blur_,
+            n_steps=self.n_steps,
+            step_size=self.step_size,
+            scaling=self.scaling,
+            tol=self.sinkhorn_tol,
+            max_iter=self.sinkhorn_max_iter,
+        )
+        self._report(report)
+        generator = make_generator(seed, device)
+        pool, validation = report.pool, None
+        if self.early_stopping:
+            pool, held_out = pool.split(self.validation_fraction, generator)
+            validation = held_out.sample(VALIDATION_BATCH_SIZE, generator)
+        return lambda n_samples: pool.sample(n_samples, generator), validation
+
+    def _report(self, report: PoolReport) -> None:
+        if self.verbose:
+            logger.info(
+                "simulated %d Sinkhorn flows, %.0f %% of their steps converged",
+                self.n_flows,
+                100 * report.converged,
+            )
+        if report.converged < 1:
+            warnings.warn(
+                f"{1 - report.converged:.1%} of the Sinkhorn problems did not reach "
+                f"sinkhorn_tol={self.sinkhorn_tol}; the largest marginal error is "
+                f"{report.marginal_error:.2g}. Raise blur (blur_={self.blur_}), sinkhorn_max_iter or "
+                "sinkhorn_tol.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _resolve_blur(self):
+        """Blur in standardised units; `blur` is a fraction of the target's RMS pairwise distance."""
+        if isinstance(self.blur, str):
+            fractions = _auto_blur(self.n_features_in_)
+        else:
+            fractions = np.asarray(self.blur, dtype=float)
+            if (
+                fractions.shape not in [(), (2,)]
+                or not np.all(fractions > 0)
+                or not np.all(np.isfinite(fractions))
+            ):
+                raise ValueError(
+                    f"blur={self.blur!r} must be 'auto', a positive number or a pair (first, last) of them."
+                )
+        blur = fractions * (self._scaling.target_rms_distance or 1.0)
+        return float(blur) if np.ndim(blur) == 0 else tuple(map(float, blur))
+
+
+def _auto_blur(n_features: int):
+    return min(0.025 * (n_features / 2) ** 0.4, 0.15)

@@ -1,0 +1,39 @@
+"""The numerical core, for those who build on it: clouds in, potentials, flows and paths out.
+
+Everything here works on torch tensors in the data's own units and knows no estimator.
+"""
+
+from sklearn_nsgf.flow._ode import odeint
+from sklearn_nsgf.flow._particles import Trajectory, blur_schedule, particle_flow, step_sizes
+from sklearn_nsgf.flow._path import PathSample, straight_path
+from sklearn_nsgf.flow._pool import PoolReport, TrajectoryPool, build_trajectory_pool
+from sklearn_nsgf.flow._samplers import ArraySampler, GaussianSampler
+from sklearn_nsgf.flow._sinkhorn import (
+    SinkhornPotentials,
+    SinkhornVelocity,
+    sinkhorn_divergence,
+    sinkhorn_potentials,
+    sinkhorn_velocity,
+    symmetric_potential,
+)
+
+__all__ = [
+    "ArraySampler",
+    "GaussianSampler",
+    "PathSample",
+    "PoolReport",
+    "SinkhornPotentials",
+    "SinkhornVelocity",
+    "Trajectory",
+    "TrajectoryPool",
+    "blur_schedule",
+    "build_trajectory_pool",
+    "odeint",
+    "particle_flow",
+    "sinkhorn_divergence",
+    "sinkhorn_potentials",
+    "sinkhorn_velocity",
+    "step_sizes",
+    "straight_path",
+    "symmetric_potential",
+]

@@ -1,0 +1,183 @@
+"""The Sinkhorn flow simulated on particles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklearn_nsgf.flow._sinkhorn import sinkhorn_velocity, symmetric_potential
+
+StepSize = str | float | Sequence[float]
+Blur = float | tuple[float, float]
+
+# The remaining way shrinks along the flow; below this share of it tolerances stay where they are.
+_SMALLEST_REMAINDER = 0.02
+
+
+class Trajectory(NamedTuple):
+    """Particles along the flow.
+
+    Attributes
+    ----------
+    t : Tensor of shape (n_steps + 1,)
+        Times, from 0 to 1 in equal parts.
+    x : Tensor of shape (n_steps + 1, ..., n, d)
+        Positions at those times.
+    v : Tensor of shape (n_steps, ..., n, d)
+        Sinkhorn velocities ``v[k]`` at ``x[k]``; ``x[k + 1] = x[k] + step_sizes[k] * v[k]``.
+    converged : bool Tensor of shape (n_steps, ...)
+    marginal_error : Tensor of shape (n_steps, ...)
+    """
+
+    t: Tensor
+    x: Tensor
+    v: Tensor
+    converged: Tensor
+    marginal_error: Tensor
+
+
+def step_sizes(step_size: StepSize, n_steps: int) -> np.ndarray:
+    """The steps eta_0 ... eta_{T-1} that `step_size` stands for.
+
+    Parameters
+    ----------
+    step_size : "harmonic", float or sequence of n_steps floats
+        "harmonic" is ``1 / (T - k)``: for a small blur each step then covers an equal part of a
+        particle's way and the last one ends on the target. A float is the paper's constant step.
+    n_steps : int
+
+    Returns
+    -------
+    ndarray of shape (n_steps,)
+        Each in (0, 1].
+
+    Examples
+    --------
+    >>> from sklearn_nsgf.flow import step_sizes
+    >>> step_sizes("harmonic", 4)
+    array([0.25      , 0.33333333, 0.5       , 1.        ])
+    """
+    if isinstance(step_size, str):
+        if step_size != "harmonic":
+            raise ValueError(
+                f"step_size={step_size!r} is unknown; use 'harmonic', a number or a sequence."
+            )
+        return 1 / np.arange(n_steps, 0, -1)
+    sizes = np.asarray(step_size, dtype=float)
+    if sizes.ndim == 0:
+        sizes = np.full(n_steps, sizes)
+    if sizes.shape != (n_steps,):
+        raise ValueError(
+            f"step_size has shape {sizes.shape}; expected one number for each of the "
+            f"n_steps={n_steps} steps."
+        )
+    if not np.all((sizes > 0) & (sizes <= 1)):
+        raise ValueError(f"step_size={step_size!r} has values outside (0, 1].")
+    return sizes
+
+
+def blur_schedule(blur: Blur, n_steps: int) -> np.ndarray:
+    """Blur of each step: constant, or falling geometrically from the first to the last of a pair.
+
+    Examples
+    --------
+    >>> from sklearn_nsgf.flow import blur_schedule
+    >>> blur_schedule((1.0, 0.25), 3)
+    array([1.  , 0.5 , 0.25])
+    """
+    first, last = (blur, blur) if np.ndim(blur) == 0 else blur
+    if n_steps == 1:
+        return np.array([float(last)])
+    return np.geomspace(first, last, n_steps)
+
+
+@torch.no_grad()
+def particle_flow(
+    x: Tensor,
+    y: Tensor,
+    *,
+    blur: Blur,
+    n_steps: int,
+    step_size: StepSize = "harmonic",
+    scaling: float = 0.5,
+    tol: float = 1e-3,
+    max_iter: int = 1000,
+) -> Trajectory:
+    r"""Move the particles `x` along the Sinkhorn flow to `y`: Algorithm 1 of [1]_, first part.
+
+    ``x_{k+1} = x_k + eta_k v(x_k)``. Every step starts its Sinkhorn iteration from the last one's
+    potential ``g``: the flow contracts the particles' remaining way by ``1 - eta_k``, and with it the
+    distance of ``g`` to the target's own potential.
+
+    Parameters
+    ----------
+    x : Tensor of shape (..., n, d)
+        Source points.
+    y : Tensor of shape (..., m, d)
+        Target points.
+    blur : float or (float, float)
+        One blur, or the first and the last one; in units of the data.
+    n_steps : int
+        Number of steps T.
+    step_size : "harmonic", float or sequence, default="harmonic"
+        See `step_sizes`.
+    scaling, max_iter
+        As in `sinkhorn_velocity`.
+    tol : float, default=1e-3
+        Tolerance on the marginals in the first step; later ones tighten it as the remaining way,
+        so that the relative accuracy of the velocity is kept.
+
+    Returns
+    -------
+    Trajectory
+
+    References
+    ----------
+    .. [1] Zhu, Wang, Zhang, Zhao, Qian. Neural Sinkhorn Gradient Flow. arXiv:2401.14069, 2024.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_nsgf.flow import particle_flow
+    >>> x = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    >>> particle_flow(x, x + 3.0, blur=0.1, n_steps=3).x[:, 0]
+    tensor([[0., 0.],
+            [1., 1.],
+            [2., 2.],
+            [3., 3.]])
+    """
+    etas, blurs = step_sizes(step_size, n_steps), blur_schedule(blur, n_steps)
+    positions, velocities, converged, errors = [x], [], [], []
+    g_init, remaining = None, 1.0
+    for k, eta in enumerate(etas):
+        if k == 0 or blurs[k] != blurs[k - 1]:
+            g_own = symmetric_potential(y, blur=blurs[k], tol=tol, max_iter=max_iter).f
+        if k > 0:
+            g_init = g_own + (1 - etas[k - 1]) * excess
+        step = sinkhorn_velocity(
+            x,
+            y,
+            blur=float(blurs[k]),
+            scaling=scaling,
+            tol=tol * max(remaining, _SMALLEST_REMAINDER),
+            max_iter=max_iter,
+            g_init=g_init,
+        )
+        excess = step.g - g_own
+        x = x + eta * step.v
+        remaining *= 1 - eta
+        positions.append(x)
+        velocities.append(step.v)
+        converged.append(step.converged)
+        errors.append(step.marginal_error)
+    return Trajectory(
+        torch.linspace(0, 1, n_steps + 1, dtype=x.dtype, device=x.device),
+        torch.stack(positions),
+        torch.stack(velocities),
+        torch.stack(converged),
+        torch.stack(errors),
+    )

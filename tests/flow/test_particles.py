@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+
+from sklearn_nsgf.flow import (
+    blur_schedule,
+    particle_flow,
+    sinkhorn_divergence,
+    sinkhorn_velocity,
+    step_sizes,
+)
+
+
+def clouds(n=60, m=50, d=2, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(n, d, generator=generator, dtype=dtype)
+    y = 0.5 * torch.randn(m, d, generator=generator, dtype=dtype) + 2
+    return x, y
+
+
+@pytest.mark.parametrize("step_size", ["harmonic", 0.3, [0.1, 0.2, 0.5, 1.0]])
+def test_positions_and_velocities_are_paired(step_size):
+    x, y = clouds()
+    flow = particle_flow(x, y, blur=0.3, n_steps=4, step_size=step_size, tol=1e-6)
+    etas = step_sizes(step_size, 4)
+    assert torch.equal(flow.x[0], x)
+    for k in range(4):
+        torch.testing.assert_close(flow.x[k + 1], flow.x[k] + etas[k] * flow.v[k])
+        at_x_k = sinkhorn_velocity(flow.x[k], y, blur=0.3, tol=1e-8, max_iter=5000).v
+        torch.testing.assert_close(flow.v[k], at_x_k, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("blur", [0.1, 0.5, 2.0])
+@pytest.mark.parametrize("step_size", ["harmonic", 0.4])
+def test_every_step_lowers_the_divergence(blur, step_size):
+    x, y = clouds()
+    flow = particle_flow(x, y, blur=blur, n_steps=6, step_size=step_size, tol=1e-6)
+    divergences = [sinkhorn_divergence(x_k, y, blur=blur, tol=1e-8).item() for x_k in flow.x]
+    assert np.all(np.diff(divergences) < 0)
+    assert divergences[-1] < 0.05 * divergences[0]
+
+
+def test_harmonic_steps_walk_a_translation_in_equal_parts():
+    x, _ = clouds()
+    shift = torch.tensor([3.0, -1.0], dtype=torch.float64)
+    flow = particle_flow(x, x + shift, blur=0.05, n_steps=5, tol=1e-8)
+    for t, x_t in zip(flow.t, flow.x, strict=True):
+        torch.testing.assert_close(x_t, x + t * shift, rtol=0, atol=1e-5)
+
+
+def test_a_constant_step_keeps_the_papers_geometric_decay():
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    flow = particle_flow(x, x + 1, blur=0.1, n_steps=3, step_size=0.5)
+    torch.testing.assert_close(flow.x.flatten(), torch.tensor([0, 0.5, 0.75, 0.875]).double())
+
+
+def test_the_step_schedule():
+    np.testing.assert_allclose(step_sizes("harmonic", 3), [1 / 3, 1 / 2, 1])
+    np.testing.assert_allclose(step_sizes(0.2, 3), [0.2, 0.2, 0.2])
+    with pytest.raises(ValueError, match="n_steps=3"):
+        step_sizes([0.1, 0.2], 3)
+    with pytest.raises(ValueError, match="outside"):
+        step_sizes(1.5, 3)
+    with pytest.raises(ValueError, match="'harmonic'"):
+        step_sizes("arithmetic", 3)
+
+
+def test_blur_falls_along_the_flow():
+    np.testing.assert_allclose(blur_schedule((2.0, 0.5), 3), [2, 1, 0.5])
+    np.testing.assert_allclose(blur_schedule(0.3, 2), [0.3, 0.3])
+    np.testing.assert_allclose(blur_schedule((2.0, 0.5), 1), [0.5])
+    x, y = clouds()
+    flow = particle_flow(x, y, blur=(1.0, 0.2), n_steps=3, tol=1e-8, max_iter=5000)
+    for k, blur in enumerate([1.0, np.sqrt(0.2), 0.2]):
+        expected = sinkhorn_velocity(flow.x[k], y, blur=blur, tol=1e-8, max_iter=5000).v
+        torch.testing.assert_close(flow.v[k], expected, rtol=0, atol=1e-5)
+
+
+def test_a_collapsed_source_stays_collapsed():
+    _, y = clouds()
+    x = y.mean(0).expand(10, 2)
+    flow = particle_flow(x, y, blur=0.3, n_steps=3)
+    torch.testing.assert_close(flow.v, torch.zeros_like(flow.v), rtol=0, atol=1e-6)
+
+
+def test_batched_flows_are_independent():
+    x, y = clouds()
+    batched = particle_flow(torch.stack([x, x + 5]), torch.stack([y, y]), blur=0.3, n_steps=3)
+    assert batched.x.shape == (4, 2, 60, 2)
+    single = particle_flow(x + 5, y, blur=0.3, n_steps=3)
+    torch.testing.assert_close(batched.x[-1, 1], single.x[-1], rtol=0, atol=1e-2)

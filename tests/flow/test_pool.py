@@ -1,0 +1,85 @@
+import joblib
+import numpy as np
+import pytest
+import torch
+
+from sklearn_nsgf.flow import (
+    ArraySampler,
+    GaussianSampler,
+    TrajectoryPool,
+    build_trajectory_pool,
+    particle_flow,
+)
+
+TARGET = np.random.default_rng(0).uniform(size=(200, 2)).astype(np.float32)
+OPTIONS = {"n_flows": 4, "flow_batch_size": 64, "seed": 0, "blur": 0.1, "n_steps": 3}
+
+
+def build(**options):
+    return build_trajectory_pool(GaussianSampler(2), ArraySampler(TARGET), **{**OPTIONS, **options})
+
+
+def test_the_pool_holds_the_particles_paths():
+    report = build()
+    assert report.pool.paths.shape == (4 * 64, 4, 2)
+    assert report.converged == 1
+    assert 0 < report.marginal_error <= 1e-3
+
+    rng = np.random.default_rng(np.random.SeedSequence(0).spawn(4)[2])
+    x, y = GaussianSampler(2).draw(64, rng), ArraySampler(TARGET).draw(64, rng)
+    flow = particle_flow(torch.from_numpy(x), torch.from_numpy(y), blur=0.1, n_steps=3)
+    third = report.pool.paths[128:192]
+    torch.testing.assert_close(third, flow.x.transpose(0, 1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+def test_the_same_bytes_for_any_number_of_jobs(backend):
+    expected = build(n_jobs=1).pool.paths
+    assert torch.equal(build().pool.paths, expected)
+    with joblib.parallel_config(backend):
+        assert torch.equal(build(n_jobs=2).pool.paths, expected)
+    assert not torch.equal(build(seed=1).pool.paths, expected)
+
+
+def test_the_number_of_threads_is_given_back():
+    n_threads = torch.get_num_threads()
+    build(n_jobs=2)
+    assert torch.get_num_threads() == n_threads
+
+
+def test_samples_lie_on_the_paths_with_their_velocity():
+    """Paths x(t) = c + t^2 at the nodes: the segment from node k to k + 1 has slope (2k + 1)/n."""
+    offsets = torch.arange(5.0)
+    nodes = torch.arange(4) / 3
+    pool = TrajectoryPool((10 * offsets[:, None] + nodes**2)[..., None])
+    sample = pool.sample(1000, torch.Generator().manual_seed(0))
+    segment = (sample.t * 3).floor()
+    torch.testing.assert_close(sample.v_t[:, 0], (2 * segment + 1) / 3)
+    path = (sample.x_t[:, 0] / 10).floor()
+    expected = 10 * path + (segment / 3) ** 2 + (sample.t - segment / 3) * sample.v_t[:, 0]
+    torch.testing.assert_close(sample.x_t[:, 0], expected, rtol=0, atol=1e-5)
+    assert torch.bincount(path.long()).min() > 150
+    assert torch.histc(sample.t, 10, 0, 1).min() > 60
+
+
+def test_split_keeps_every_path_once():
+    pool = TrajectoryPool(torch.arange(20.0).view(10, 2, 1))
+    training, held_out = pool.split(0.3, torch.Generator().manual_seed(0))
+    assert (len(training), len(held_out)) == (7, 3)
+    assert torch.equal(
+        torch.cat([training.paths, held_out.paths])[:, 0, 0].sort().values, torch.arange(0.0, 20, 2)
+    )
+
+
+def test_array_sampler_draws_without_replacement():
+    rows = np.arange(10.0)[:, None]
+    drawn = ArraySampler(rows).draw(6, np.random.default_rng(0))
+    assert drawn.dtype == np.float32
+    assert len(np.unique(drawn)) == 6
+    assert sorted(ArraySampler(rows).draw(50, np.random.default_rng(0)).ravel()) == list(range(10))
+
+
+def test_gaussian_sampler_is_standard_normal():
+    drawn = GaussianSampler(3).draw(100_000, np.random.default_rng(0))
+    np.testing.assert_allclose(drawn.mean(0), 0, atol=0.02)
+    np.testing.assert_allclose(np.cov(drawn.T), np.eye(3), atol=0.02)

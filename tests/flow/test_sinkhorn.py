@@ -1,0 +1,249 @@
+"""Oracles of the solver: exact answers first, then two independent libraries."""
+
+import math
+
+import geomloss
+import numpy as np
+import ot
+import pytest
+import torch
+
+from sklearn_nsgf.flow import (
+    sinkhorn_divergence,
+    sinkhorn_potentials,
+    sinkhorn_velocity,
+    symmetric_potential,
+)
+
+EXACT = {"tol": 1e-10, "max_iter": 20_000}
+
+
+def clouds(n=20, m=25, d=3, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, d, generator=generator, dtype=dtype)
+    y = 0.7 * torch.randn(m, d, generator=generator, dtype=dtype) + 1
+    return x, y
+
+
+def random_weights(n, seed):
+    weights = (
+        torch.rand(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.1
+    )
+    return weights / weights.sum()
+
+
+def plain_divergence(x, y, a, b, eps):
+    """The divergence by unrolled log-domain Sinkhorn, differentiable: no code in common."""
+
+    def transport(x, y, a, b):
+        cost = (x[:, None] - y[None]).square().sum(-1) / 2
+        f, g = torch.zeros_like(a), torch.zeros_like(b)
+        for _ in range(1500):
+            f = -eps * torch.logsumexp((g - cost) / eps + b.log(), dim=1)
+            g = -eps * torch.logsumexp((f[:, None] - cost) / eps + a.log()[:, None], dim=0)
+        return (a * f).sum() + (b * g).sum()
+
+    return transport(x, y, a, b) - transport(x, x, a, a) / 2 - transport(y, y, b, b) / 2
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("blur", [0.5, 1.0, 3.0])
+def test_velocity_is_minus_the_gradient_of_the_divergence(blur, weighted):
+    x, y = clouds(8, 9)
+    a = random_weights(8, 1) if weighted else torch.full((8,), 1 / 8, dtype=torch.float64)
+    b = random_weights(9, 2) if weighted else torch.full((9,), 1 / 9, dtype=torch.float64)
+    moving = x.clone().requires_grad_()
+    expected = plain_divergence(moving, y, a, b, blur**2)
+    (gradient,) = torch.autograd.grad(expected, moving)
+    result = sinkhorn_velocity(x, y, blur=blur, a=a, b=b, **EXACT)
+    assert result.converged
+    error = (result.v + gradient / a[:, None]).norm() / result.v.norm()
+    assert error <= 1e-6
+    divergence = sinkhorn_divergence(x, y, blur=blur, a=a, b=b, **EXACT)
+    assert divergence.item() == pytest.approx(expected.item(), rel=1e-8)
+
+
+@pytest.mark.parametrize("blur", [1e-3, 0.1, 10.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_point_to_one_point(blur, dtype):
+    x = torch.tensor([[1.0, -2.0]], dtype=dtype)
+    y = torch.tensor([[4.0, 2.0]], dtype=dtype)
+    torch.testing.assert_close(sinkhorn_velocity(x, y, blur=blur).v, y - x)
+    assert sinkhorn_divergence(x, y, blur=blur).item() == pytest.approx(12.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("blur", [0.3, 1.0, 5.0])
+def test_a_shifted_cloud_moves_by_the_shift(blur):
+    x, _ = clouds()
+    shift = torch.tensor([30.0, -20.0, 5.0], dtype=torch.float64)
+    result = sinkhorn_velocity(x, x + shift, blur=blur, **EXACT)
+    torch.testing.assert_close(result.v, shift.expand_as(x), rtol=1e-7, atol=1e-6)
+    divergence = sinkhorn_divergence(x, x + shift, blur=blur, **EXACT)
+    assert divergence.item() == pytest.approx(shift.square().sum().item() / 2, rel=1e-7)
+
+
+def test_a_cloud_at_its_target_stays():
+    x, _ = clouds()
+    permuted = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
+    result = sinkhorn_velocity(x, permuted, blur=0.4, **EXACT)
+    assert result.v.abs().max() < 1e-7
+    assert abs(sinkhorn_divergence(x, permuted, blur=0.4, **EXACT).item()) < 1e-9
+
+
+def test_small_blur_is_the_optimal_assignment():
+    generator = torch.Generator().manual_seed(3)
+    grid = torch.cartesian_prod(torch.arange(4.0), torch.arange(4.0)).double()
+    x = grid + 0.1 * torch.rand(16, 2, generator=generator, dtype=torch.float64)
+    order = torch.randperm(16, generator=generator)
+    y = (grid + 0.1 * torch.rand(16, 2, generator=generator, dtype=torch.float64))[order]
+    matched = x + sinkhorn_velocity(x, y, blur=0.05, tol=1e-8, max_iter=20_000).v
+    torch.testing.assert_close(matched, y[order.argsort()], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("blur", [0.2, 1.0])
+def test_equivariance(blur):
+    x, y = clouds()
+    velocity = sinkhorn_velocity(x, y, blur=blur, **EXACT).v
+    order = torch.arange(len(x) - 1, -1, -1)
+    rotation = torch.linalg.qr(clouds(3, 3)[0]).Q
+    shift = torch.tensor([5.0, -3.0, 100.0], dtype=torch.float64)
+
+    permuted = sinkhorn_velocity(x[order], y, blur=blur, **EXACT).v
+    torch.testing.assert_close(permuted, velocity[order], rtol=0, atol=1e-7)
+    rotated = sinkhorn_velocity(x @ rotation, y @ rotation, blur=blur, **EXACT).v
+    torch.testing.assert_close(rotated, velocity @ rotation, rtol=0, atol=1e-7)
+    translated = sinkhorn_velocity(x + shift, y + shift, blur=blur, **EXACT).v
+    torch.testing.assert_close(translated, velocity, rtol=0, atol=1e-7)
+    scaled = sinkhorn_velocity(1e3 * x, 1e3 * y, blur=1e3 * blur, **EXACT).v
+    torch.testing.assert_close(scaled, 1e3 * velocity, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("blur", [0.1, 0.5, 2.0])
+def test_potentials_against_pot(blur):
+    x, y = clouds()
+    a, b = random_weights(len(x), 1), random_weights(len(y), 2)
+    result = sinkhorn_potentials(x, y, blur=blur, a=a, b=b, **EXACT)
+    costs = (x[:, None] - y[None]).square().sum(-1) / 2
+    plan = a[:, None] * b * ((result.f[:, None] + result.g - costs) / blur**2).exp()
+    expected = ot.sinkhorn(
+        a.numpy(),
+        b.numpy(),
+        2 * costs.numpy(),
+        reg=2 * blur**2,
+        method="sinkhorn_log",
+        stopThr=1e-11,
+        numItermax=50_000,
+    )
+    np.testing.assert_allclose(plan.numpy(), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("blur", [0.3, 1.0])
+def test_divergence_and_gradient_against_geomloss(blur):
+    x, y = clouds(60, 60)
+    moving = x.clone().requires_grad_()
+    loss = geomloss.SamplesLoss("sinkhorn", p=2, blur=blur, scaling=0.99, backend="tensorized")
+    expected = loss(moving, y)
+    (gradient,) = torch.autograd.grad(expected, moving)
+    assert sinkhorn_divergence(x, y, blur=blur, **EXACT).item() == pytest.approx(
+        expected.item(), rel=0.02
+    )
+    velocity = sinkhorn_velocity(x, y, blur=blur, **EXACT).v
+    assert (velocity + len(x) * gradient).norm() / velocity.norm() < 0.05
+
+
+def test_between_gaussians_the_velocity_is_that_of_the_closed_form():
+    """One dimension: the entropic plan between N(0, s^2) and N(0, r^2) is Gaussian.
+
+    Its covariance c solves c^2 + eps c = s^2 r^2, and the projection is x -> c x / s^2
+    (Janati et al., 2020).
+    """
+    source_std, target_std, blur = 1.0, 0.5, 0.7
+    n = 2000
+    quantiles = torch.special.ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n)[:, None]
+
+    def slope(s, r):
+        eps = blur**2
+        covariance = (math.sqrt(eps**2 + 4 * s**2 * r**2) - eps) / 2
+        return covariance / s**2
+
+    v = sinkhorn_velocity(source_std * quantiles, target_std * quantiles, blur=blur, tol=1e-8).v
+    expected = (slope(source_std, target_std) - slope(source_std, source_std)) * quantiles
+    central = quantiles.abs() < 2.5
+    torch.testing.assert_close(v[central], expected[central], rtol=0.02, atol=2e-3)
+
+
+def test_batches_are_independent_problems():
+    pairs = [clouds(seed=seed) for seed in range(4)]
+    x, y = (torch.stack(group).view(2, 2, *group[0].shape) for group in zip(*pairs, strict=True))
+    batched = sinkhorn_velocity(x, y, blur=0.3, **EXACT)
+    assert batched.converged.shape == (2, 2)
+    for k, (x_k, y_k) in enumerate(pairs):
+        single = sinkhorn_velocity(x_k, y_k, blur=0.3, **EXACT)
+        torch.testing.assert_close(batched.v[k // 2, k % 2], single.v, rtol=0, atol=1e-7)
+
+
+def test_annealing_does_not_change_the_answer():
+    x, y = clouds(40, 30)
+    answers = [
+        sinkhorn_velocity(x, y, blur=0.2, scaling=scaling, **EXACT).v for scaling in (0.1, 0.5, 0.9)
+    ]
+    torch.testing.assert_close(answers[0], answers[1], rtol=0, atol=1e-7)
+    torch.testing.assert_close(answers[2], answers[1], rtol=0, atol=1e-7)
+
+
+def test_a_warm_start_saves_rounds_and_gives_the_same_answer():
+    x, y = clouds(100, 100)
+    cold = sinkhorn_velocity(x, y, blur=0.2, tol=1e-6, max_iter=5000)
+    warm = sinkhorn_velocity(x, y, blur=0.2, tol=1e-6, max_iter=5000, g_init=cold.g)
+    assert warm.n_iters <= 2 < cold.n_iters
+    torch.testing.assert_close(warm.v, cold.v, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("blur", [1e-3, 1e-2, 0.1, 1.0, 10.0])
+@pytest.mark.parametrize("case", ["gaussians", "far", "duplicates", "outlier", "collapsed"])
+def test_any_blur_gives_finite_velocities_and_an_honest_flag(blur, case):
+    x, y = clouds(100, 80, d=2, dtype=torch.float32)
+    if case == "far":
+        y = y + 1e3
+    elif case == "duplicates":
+        x, y = x[:5].repeat(20, 1), y[:4].repeat(20, 1)
+    elif case == "outlier":
+        y[0] = 1e3
+        y[1] = 1e3
+    elif case == "collapsed":
+        x = torch.zeros_like(x)
+    result = sinkhorn_velocity(x, y, blur=blur, max_iter=300)
+    assert torch.isfinite(result.v).all()
+    assert result.converged == (result.marginal_error <= 1e-3)
+    potentials = sinkhorn_potentials(x, y, blur=blur, max_iter=300)
+    assert torch.isfinite(potentials.f).all()
+    assert torch.isfinite(potentials.g).all()
+
+
+def test_the_reported_marginal_error_is_that_of_the_potentials():
+    x, y = clouds()
+    a, b = random_weights(len(x), 1), random_weights(len(y), 2)
+    result = sinkhorn_potentials(x, y, blur=0.2, a=a, b=b, tol=1e-2)
+    costs = (x[:, None] - y[None]).square().sum(-1) / 2
+    plan = a[:, None] * b * ((result.f[:, None] + result.g - costs) / 0.2**2).exp()
+    error = (plan.sum(0) - b).abs().sum() + (plan.sum(1) - a).abs().sum()
+    assert result.marginal_error.item() == pytest.approx(error.item(), abs=1e-9)
+    assert 0 < error <= 1e-2
+
+
+def test_the_symmetric_potential_solves_the_self_problem():
+    x, _ = clouds()
+    own = symmetric_potential(x, blur=1.0, tol=1e-12)
+    cross = sinkhorn_potentials(x, x, blur=1.0, **EXACT)
+    assert own.converged
+    assert torch.equal(own.f, own.g)
+    torch.testing.assert_close(
+        own.f[:, None] + own.g, cross.f[:, None] + cross.g, rtol=0, atol=1e-7
+    )
+
+
+def test_unconverged_is_said():
+    x, y = clouds(200, 200, d=2)
+    result = sinkhorn_velocity(x, y, blur=0.01, tol=1e-9, max_iter=3)
+    assert not result.converged
+    assert result.marginal_error > 1e-9
