@@ -24,7 +24,7 @@ from sklearn_nsgf._validation import (
     check_target,
     is_target,
 )
-from sklearn_nsgf.flow import ArraySampler, GaussianSampler, PathSample, odeint
+from sklearn_nsgf.flow import ArraySampler, GaussianSampler, odeint
 from sklearn_nsgf.flow._ode import SOLVERS
 from sklearn_nsgf.flow._samplers import Sampler
 from sklearn_nsgf.metrics import ENERGY_MAX_ROWS, energy_distance
@@ -33,6 +33,7 @@ from sklearn_nsgf.networks import make_network
 logger = logging.getLogger("sklearn_nsgf")
 
 CHUNK_SIZE = 16_384
+VALIDATION_POINTS = 4096
 # Source rows kept for `sample`; more would only make files bigger.
 MAX_SOURCE_ROWS = 10_000
 
@@ -63,9 +64,9 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
 
     @abstractmethod
     def _make_batches(
-        self, source: Sampler, target: Sampler, device: torch.device, seed: int
-    ) -> tuple[BatchSource, PathSample | None]:
-        """Return where training draws its batches from, and a held-out batch or None."""
+        self, source: Sampler, target: Sampler, device: torch.device, seed: int, n_points: int | None
+    ) -> BatchSource:
+        """Return where batches are drawn from; `n_points` source points are enough if it is given."""
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
@@ -93,14 +94,14 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         self._scaling = FlowScaling(data.source, data.target, per_feature=self.standardize)
         self._dtype = data.target.dtype
         self._source_rows = _thin(data.source, rows_seed)
-        target = ArraySampler(self._scaling.encode(data.target, 1.0))
-        source: Sampler
-        if data.source is None:
-            source = GaussianSampler(self.n_features_in_)
-        else:
-            source = ArraySampler(self._scaling.encode(data.source, 0.0))
-
-        draw, validation = self._make_batches(source, target, device, int(batch_seed))
+        source, held_out_source = self._samplers(data.source, 0.0, rows_seed)
+        target, held_out_target = self._samplers(data.target, 1.0, rows_seed)
+        draw = self._make_batches(source, target, device, int(batch_seed), None)
+        validation = None
+        if self.early_stopping:
+            validation = self._make_batches(
+                held_out_source, held_out_target, device, int(batch_seed), VALIDATION_POINTS
+            )(VALIDATION_POINTS)
         network = make_network(
             self.n_features_in_,
             network=self.network,
@@ -124,6 +125,19 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         self.n_iter_ = result.n_iter
         self.device_ = str(device)
         return self
+
+    def _samplers(
+        self, rows: np.ndarray | None, t: float, seed: int
+    ) -> tuple[Sampler, Sampler | None]:
+        """Samplers of the rows to train on and, for early stopping, of those held out."""
+        if rows is None:
+            return GaussianSampler(self.n_features_in_), GaussianSampler(self.n_features_in_)
+        Z = self._scaling.encode(rows, t)
+        if not self.early_stopping:
+            return ArraySampler(Z), None
+        n_held_out = max(1, int(self.validation_fraction * len(Z)))
+        order = np.random.RandomState(seed).permutation(len(Z))
+        return ArraySampler(Z[order[n_held_out:]]), ArraySampler(Z[order[:n_held_out]])
 
     def transform(self, X):
         """Transport points of the source to the target.

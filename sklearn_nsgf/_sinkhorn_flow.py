@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from numbers import Integral, Real
 
@@ -14,10 +15,8 @@ from sklearn_nsgf._base import BaseFlowTransport
 from sklearn_nsgf._sklearn import Interval, StrOptions
 from sklearn_nsgf._torch import make_generator
 from sklearn_nsgf._training import BatchSource
-from sklearn_nsgf.flow import PathSample, PoolReport, build_trajectory_pool
+from sklearn_nsgf.flow import PoolReport, build_trajectory_pool
 from sklearn_nsgf.flow._samplers import Sampler
-
-VALIDATION_BATCH_SIZE = 4096
 
 logger = logging.getLogger("sklearn_nsgf")
 
@@ -51,8 +50,8 @@ class SinkhornFlowTransport(BaseFlowTransport):
     n_flows : int, default=64
         Number of minibatch flows in the trajectory pool.
     flow_batch_size : int, default=1024
-        Source points and target points in each flow; at most the whole of a cloud. Larger
-        ones make the flow straighter and cost their square.
+        Source points and target points in each flow; at most the rows of the smaller cloud.
+        Larger ones make the flow straighter and cost their square.
     sinkhorn_tol : float, default=0.01
         L1 error of the marginals at which a Sinkhorn problem counts as solved.
     sinkhorn_max_iter : int, default=1000
@@ -171,7 +170,7 @@ class SinkhornFlowTransport(BaseFlowTransport):
         learning_rate=0.002,
         batch_size=256,
         max_iter=5000,
-        early_stopping=False,
+        early_stopping=True,
         validation_fraction=0.1,
         n_iter_no_change=10,
         standardize=True,
@@ -204,14 +203,18 @@ class SinkhornFlowTransport(BaseFlowTransport):
         self.verbose = verbose
 
     def _make_batches(
-        self, source: Sampler, target: Sampler, device: torch.device, seed: int
-    ) -> tuple[BatchSource, PathSample | None]:
+        self, source: Sampler, target: Sampler, device: torch.device, seed: int, n_points: int | None
+    ) -> BatchSource:
         self.blur_ = self._resolve_blur()
+        n_particles = int(min(self.flow_batch_size, source.n_rows, target.n_rows))
+        n_flows = self.n_flows
+        if n_points is not None:
+            n_flows = min(n_flows, math.ceil(n_points / n_particles))
         report = build_trajectory_pool(
             source,
             target,
-            n_flows=self.n_flows,
-            flow_batch_size=self.flow_batch_size,
+            n_flows=n_flows,
+            n_particles=n_particles,
             seed=seed,
             device=device,
             n_jobs=self.n_jobs,
@@ -222,19 +225,15 @@ class SinkhornFlowTransport(BaseFlowTransport):
             tol=self.sinkhorn_tol,
             max_iter=self.sinkhorn_max_iter,
         )
-        self._report(report)
+        self._report(n_flows, report)
         generator = make_generator(seed, device)
-        pool, validation = report.pool, None
-        if self.early_stopping:
-            pool, held_out = pool.split(self.validation_fraction, generator)
-            validation = held_out.sample(VALIDATION_BATCH_SIZE, generator)
-        return lambda n_samples: pool.sample(n_samples, generator), validation
+        return lambda n_samples: report.pool.sample(n_samples, generator)
 
-    def _report(self, report: PoolReport) -> None:
+    def _report(self, n_flows: int, report: PoolReport) -> None:
         if self.verbose:
             logger.info(
                 "simulated %d Sinkhorn flows, %.0f %% of their steps converged",
-                self.n_flows,
+                n_flows,
                 100 * report.converged,
             )
         if report.converged < 1:

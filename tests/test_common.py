@@ -7,6 +7,12 @@ from sklearn_nsgf import SinkhornFlowTransport
 from sklearn_nsgf.networks import MLP
 
 SMALL = {"max_iter": 2, "n_flows": 1, "flow_batch_size": 16, "hidden_layer_sizes": (8,)}
+
+
+def make_small_network(n_features):
+    return MLP(n_features, (4,))
+
+
 OPTIONS = [
     {},
     {"blur": 0.2, "scaling": 0.8},
@@ -16,7 +22,7 @@ OPTIONS = [
     {"solver": "heun"},
     {"early_stopping": True},
     {"standardize": False},
-    {"network": lambda n_features: MLP(n_features, (4,))},
+    {"network": make_small_network},
     {"n_jobs": 2, "verbose": 1, "device": "cpu"},
 ]
 

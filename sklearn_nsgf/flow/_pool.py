@@ -49,17 +49,6 @@ class TrajectoryPool:
             torch.rand(n_samples, generator=generator, device=device),
         )
 
-    def split(
-        self, fraction: float, generator: torch.Generator
-    ) -> tuple[TrajectoryPool, TrajectoryPool]:
-        """Split off a random `fraction` of the paths, at least one, as a second pool."""
-        order = torch.randperm(len(self), generator=generator, device=self.paths.device)
-        n_held_out = max(1, int(fraction * len(self)))
-        return (
-            TrajectoryPool(self.paths[order[n_held_out:]]),
-            TrajectoryPool(self.paths[order[:n_held_out]]),
-        )
-
 
 class PoolReport(NamedTuple):
     """A pool, with how well its Sinkhorn problems were solved.
@@ -83,7 +72,7 @@ def build_trajectory_pool(
     target: Sampler,
     *,
     n_flows: int,
-    flow_batch_size: int,
+    n_particles: int,
     seed: int,
     device: torch.device | str = "cpu",
     n_jobs: int | None = None,
@@ -100,7 +89,7 @@ def build_trajectory_pool(
         Where the minibatches come from.
     n_flows : int
         Number of minibatch flows.
-    flow_batch_size : int
+    n_particles : int
         Number of source and of target points in each.
     seed : int
     device : torch device, default="cpu"
@@ -118,7 +107,7 @@ def build_trajectory_pool(
 
     Notes
     -----
-    The pool takes ``4 * n_flows * flow_batch_size * (n_steps + 1) * n_features`` bytes.
+    The pool takes ``4 * n_flows * n_particles * (n_steps + 1) * n_features`` bytes.
 
     Examples
     --------
@@ -126,7 +115,7 @@ def build_trajectory_pool(
     >>> from sklearn_nsgf.flow import ArraySampler, GaussianSampler, build_trajectory_pool
     >>> target = ArraySampler(np.random.default_rng(0).uniform(size=(50, 2)))
     >>> report = build_trajectory_pool(
-    ...     GaussianSampler(2), target, n_flows=3, flow_batch_size=32, seed=0, blur=0.1, n_steps=4
+    ...     GaussianSampler(2), target, n_flows=3, n_particles=32, seed=0, blur=0.1, n_steps=4
     ... )
     >>> report.pool.paths.shape, report.converged
     (torch.Size([96, 5, 2]), 1.0)
@@ -136,7 +125,7 @@ def build_trajectory_pool(
         _simulate,
         source=source,
         target=target,
-        flow_batch_size=flow_batch_size,
+        n_particles=n_particles,
         device=device,
         flow_options=flow_options,
     )
@@ -159,13 +148,13 @@ def _simulate(
     seed: np.random.SeedSequence,
     source: Sampler,
     target: Sampler,
-    flow_batch_size: int,
+    n_particles: int,
     device: torch.device,
     flow_options: dict[str, Any],
 ) -> Trajectory:
     rng = np.random.default_rng(seed)
-    x = torch.from_numpy(source.draw(flow_batch_size, rng)).to(device)
-    y = torch.from_numpy(target.draw(flow_batch_size, rng)).to(device)
+    x = torch.from_numpy(source.draw(n_particles, rng)).to(device)
+    y = torch.from_numpy(target.draw(n_particles, rng)).to(device)
     with one_thread():
         return particle_flow(x, y, **flow_options)
 

@@ -12,7 +12,7 @@ from sklearn_nsgf.flow import (
 )
 
 TARGET = np.random.default_rng(0).uniform(size=(200, 2)).astype(np.float32)
-OPTIONS = {"n_flows": 4, "flow_batch_size": 64, "seed": 0, "blur": 0.1, "n_steps": 3}
+OPTIONS = {"n_flows": 4, "n_particles": 64, "seed": 0, "blur": 0.1, "n_steps": 3}
 
 
 def build(**options):
@@ -62,21 +62,13 @@ def test_samples_lie_on_the_paths_with_their_velocity():
     assert torch.histc(sample.t, 10, 0, 1).min() > 60
 
 
-def test_split_keeps_every_path_once():
-    pool = TrajectoryPool(torch.arange(20.0).view(10, 2, 1))
-    training, held_out = pool.split(0.3, torch.Generator().manual_seed(0))
-    assert (len(training), len(held_out)) == (7, 3)
-    assert torch.equal(
-        torch.cat([training.paths, held_out.paths])[:, 0, 0].sort().values, torch.arange(0.0, 20, 2)
-    )
-
-
 def test_array_sampler_draws_without_replacement():
     rows = np.arange(10.0)[:, None]
     drawn = ArraySampler(rows).draw(6, np.random.default_rng(0))
     assert drawn.dtype == np.float32
     assert len(np.unique(drawn)) == 6
-    assert sorted(ArraySampler(rows).draw(50, np.random.default_rng(0)).ravel()) == list(range(10))
+    assert sorted(ArraySampler(rows).draw(10, np.random.default_rng(0)).ravel()) == list(range(10))
+
 
 
 def test_gaussian_sampler_is_standard_normal():
