@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import warnings
 from abc import ABCMeta, abstractmethod
 from numbers import Integral, Real
 
@@ -22,6 +23,7 @@ from sklearn_nsgf._validation import (
     FlowScaling,
     check_flow_data,
     check_target,
+    check_times,
     is_target,
 )
 from sklearn_nsgf.flow import ArraySampler, GaussianSampler, odeint
@@ -33,7 +35,7 @@ from sklearn_nsgf.networks import make_network
 logger = logging.getLogger("sklearn_nsgf")
 
 CHUNK_SIZE = 16_384
-VALIDATION_POINTS = 4096
+VALIDATION_POINTS = 2048
 # Source rows kept for `sample`; more would only make files bigger.
 MAX_SOURCE_ROWS = 10_000
 
@@ -64,7 +66,12 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
 
     @abstractmethod
     def _make_batches(
-        self, source: Sampler, target: Sampler, device: torch.device, seed: int, n_points: int | None
+        self,
+        source: Sampler,
+        target: Sampler,
+        device: torch.device,
+        seed: int,
+        n_points: int | None,
     ) -> BatchSource:
         """Return where batches are drawn from; `n_points` source points are enough if it is given."""
 
@@ -92,6 +99,13 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         batch_seed, network_seed, rows_seed = rng.randint(np.iinfo(np.int32).max, size=3)
 
         self._scaling = FlowScaling(data.source, data.target, per_feature=self.standardize)
+        if data.source is not None and self._scaling.source_collapsed:
+            warnings.warn(
+                "All rows of the source are one point. The flow moves them all alike and cannot spread "
+                "them over the target.",
+                UserWarning,
+                stacklevel=2,
+            )
         self._dtype = data.target.dtype
         self._source_rows = _thin(data.source, rows_seed)
         source, held_out_source = self._samplers(data.source, 0.0, rows_seed)
@@ -126,12 +140,11 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         self.device_ = str(device)
         return self
 
-    def _samplers(
-        self, rows: np.ndarray | None, t: float, seed: int
-    ) -> tuple[Sampler, Sampler | None]:
+    def _samplers(self, rows: np.ndarray | None, t: float, seed: int) -> tuple[Sampler, Sampler | None]:
         """Samplers of the rows to train on and, for early stopping, of those held out."""
         if rows is None:
-            return GaussianSampler(self.n_features_in_), GaussianSampler(self.n_features_in_)
+            noise = GaussianSampler(self._scaling.noise_std)
+            return noise, noise
         Z = self._scaling.encode(rows, t)
         if not self.early_stopping:
             return ArraySampler(Z), None
@@ -197,7 +210,7 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=FLOAT_DTYPES)
         for name, t in {"t_start": t_start, "t_end": t_end}.items():
-            check_scalar(t, name, Real, min_val=0, max_val=1)
+            check_times(t, name, 0)
         n_steps = self.n_steps if n_steps is None else n_steps
         check_scalar(n_steps, "n_steps", Integral, min_val=1)
         solver = self.solver if solver is None else solver
@@ -223,12 +236,7 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         """
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=FLOAT_DTYPES)
-        t = np.asarray(t, dtype=np.float64)
-        if t.shape not in [(), (len(X),)] or not np.all((t >= 0) & (t <= 1)):
-            raise ValueError(
-                f"t must be a number between 0 and 1, or {len(X)} of them, one for each row of X."
-            )
-        t = np.broadcast_to(t, len(X))
+        t = check_times(t, "t", len(X))
         Zt = np.column_stack([self._scaling.encode(X, t), t.astype(X.dtype)])
         V = self._in_chunks(lambda network, Zt: network(Zt[:, -1], Zt[:, :-1]), Zt)
         return _finite((V * self._scaling.scale + self._scaling.drift).astype(X.dtype, copy=False))
@@ -256,7 +264,7 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         rng = check_random_state(random_state)
         if self._source_rows is None:
             noise = rng.standard_normal((n_samples, self.n_features_in_))
-            X = self._scaling.decode(noise, 0.0, self._dtype)
+            X = self._scaling.decode(noise * self._scaling.noise_std, 0.0, self._dtype)
         else:
             X = self._source_rows[rng.randint(len(self._source_rows), size=n_samples)]
         return self._flow(X, 0.0, 1.0, self.n_steps, self.solver)

@@ -47,7 +47,7 @@ class SinkhornFlowTransport(BaseFlowTransport):
     step_size : "harmonic", float or array-like of shape (n_steps,), default="harmonic"
         Steps eta_k of the particle flows, in (0, 1]. "harmonic" is 1 / (T - k): equal parts of the
         way, the whole of it at the last step. A float is the paper's constant step.
-    n_flows : int, default=64
+    n_flows : int, default=32
         Number of minibatch flows in the trajectory pool.
     flow_batch_size : int, default=1024
         Source points and target points in each flow; at most the rows of the smaller cloud.
@@ -68,12 +68,13 @@ class SinkhornFlowTransport(BaseFlowTransport):
         Largest rate of Adam's schedule: a short warm-up, then a cosine to zero.
     batch_size : int, default=256
         Points in each optimiser step.
-    max_iter : int, default=5000
+    max_iter : int, default=4000
         Number of optimiser steps.
-    early_stopping : bool, default=False
-        Whether to hold out paths of the pool, and stop when the loss on them stops improving.
+    early_stopping : bool, default=True
+        Whether to hold out rows of both clouds, and stop when the loss on flows between them stops
+        improving. The best network is kept.
     validation_fraction : float, default=0.1
-        Share of the paths to hold out for early stopping.
+        Share of the rows to hold out for early stopping.
     n_iter_no_change : int, default=10
         Evaluations without an improvement before stopping; there are 50 in `max_iter`.
     standardize : bool, default=True
@@ -106,7 +107,7 @@ class SinkhornFlowTransport(BaseFlowTransport):
         Device of the fit.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, if `X` had any.
 
     See Also
@@ -160,7 +161,7 @@ class SinkhornFlowTransport(BaseFlowTransport):
         scaling=0.5,
         n_steps=5,
         step_size="harmonic",
-        n_flows=64,
+        n_flows=32,
         flow_batch_size=1024,
         sinkhorn_tol=0.01,
         sinkhorn_max_iter=1000,
@@ -169,7 +170,7 @@ class SinkhornFlowTransport(BaseFlowTransport):
         hidden_layer_sizes=(256, 256, 256),
         learning_rate=0.002,
         batch_size=256,
-        max_iter=5000,
+        max_iter=4000,
         early_stopping=True,
         validation_fraction=0.1,
         n_iter_no_change=10,
@@ -203,7 +204,12 @@ class SinkhornFlowTransport(BaseFlowTransport):
         self.verbose = verbose
 
     def _make_batches(
-        self, source: Sampler, target: Sampler, device: torch.device, seed: int, n_points: int | None
+        self,
+        source: Sampler,
+        target: Sampler,
+        device: torch.device,
+        seed: int,
+        n_points: int | None,
     ) -> BatchSource:
         self.blur_ = self._resolve_blur()
         n_particles = int(min(self.flow_batch_size, source.n_rows, target.n_rows))

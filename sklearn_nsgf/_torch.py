@@ -61,7 +61,7 @@ def isolated_rng(seed: int) -> Iterator[None]:
 
     For code that draws from the global generator whatever one does: parameter initialisation.
     """
-    generator = torch.random.default_generator
+    generator = torch.default_generator
     state = generator.get_state()
     generator.manual_seed(seed)
     try:

@@ -58,9 +58,7 @@ def is_target(y) -> bool:
 def check_target(estimator: BaseEstimator, y, *, ensure_min_samples: int) -> np.ndarray:
     """Check a target sample against the features that `estimator` was shown in X."""
     names = get_feature_names(y)
-    y = check_array(
-        y, dtype=FLOAT_DTYPES, ensure_min_samples=ensure_min_samples, input_name="y (the target)"
-    )
+    y = check_array(y, dtype=FLOAT_DTYPES, ensure_min_samples=ensure_min_samples, input_name="y (the target)")
     if y.shape[1] != estimator.n_features_in_:
         raise ValueError(
             f"y has {y.shape[1]} features and X has {estimator.n_features_in_}: y is the target "
@@ -81,7 +79,8 @@ class FlowScaling:
 
     Each cloud is centred on its own mean and both are divided by one scale, the root of the mean
     of the two variances within the clouds. In between the centre moves at constant speed, so that
-    moving one cloud moves the answer and changes nothing else.
+    moving one cloud moves the answer and changes nothing else. A feature that is constant in both
+    clouds is zero in the flow and comes back as the constant.
 
     Parameters
     ----------
@@ -95,16 +94,20 @@ class FlowScaling:
     def __init__(self, source: np.ndarray | None, target: np.ndarray, *, per_feature: bool) -> None:
         clouds = [target if source is None else source, target]
         (self.source_mean, source_std), (self.target_mean, target_std) = map(_mean_and_std, clouds)
+        self.source_collapsed = not source_std.any()
         # The larger one is taken out first: squares of extreme scales overflow.
         largest = np.maximum(source_std, target_std)
         if not per_feature:
-            largest = np.full_like(largest, largest.max())
-        largest[largest == 0] = 1
-        variance = ((source_std / largest) ** 2 + (target_std / largest) ** 2) / 2
+            largest[:] = largest.max()
+        relative = np.divide(
+            [source_std, target_std], largest, where=largest > 0, out=np.zeros((2, largest.size))
+        )
+        variance = np.square(relative).mean(axis=0)
         if not per_feature:
-            variance = np.full_like(variance, variance.mean())
-        self.scale = np.where(variance > 0, np.sqrt(variance), 1) * largest
-        self.target_rms_distance = float(np.sqrt(2 * ((target_std / self.scale) ** 2).sum()))
+            variance[:] = variance.mean()
+        self.scale = np.sqrt(variance) * largest
+        self.noise_std = self._divide(source_std)
+        self.target_rms_distance = float(np.sqrt(2 * np.square(self._divide(target_std)).sum()))
 
     @property
     def drift(self) -> np.ndarray:
@@ -116,10 +119,32 @@ class FlowScaling:
         return self.source_mean + np.multiply.outer(t, self.drift)
 
     def encode(self, X: np.ndarray, t: np.ndarray | float) -> np.ndarray:
-        return ((X - self.centre(t)) / self.scale).astype(X.dtype, copy=False)
+        """Points at time t, in the units of the flow."""
+        with np.errstate(over="ignore"):
+            return self._divide(X - self.centre(t)).astype(X.dtype, copy=False)
 
     def decode(self, Z: np.ndarray, t: np.ndarray | float, dtype: np.dtype) -> np.ndarray:
-        return (Z * self.scale + self.centre(t)).astype(dtype, copy=False)
+        """Points at time t, in the units of the data."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return (Z * self.scale + self.centre(t)).astype(dtype, copy=False)
+
+    def _divide(self, deviations: np.ndarray) -> np.ndarray:
+        """Deviations in units of the scale, zero where the scale is."""
+        return np.divide(deviations, self.scale, where=self.scale > 0, out=np.zeros_like(deviations))
+
+
+def check_times(t, name: str, n_samples: int) -> np.ndarray:
+    """Return times between 0 and 1 of shape (n_samples,) from a number or as many of them."""
+    try:
+        times = np.asarray(t, dtype=np.float64)
+    except (TypeError, ValueError):
+        times = np.array(np.nan)
+    if times.shape not in [(), (n_samples,)] or not np.all((times >= 0) & (times <= 1)):
+        raise ValueError(
+            f"{name} must be a number between 0 (source) and 1 (target), or one for each of the "
+            f"{n_samples} rows of X; got {t!r}."
+        )
+    return np.broadcast_to(times, n_samples)
 
 
 def _mean_and_std(cloud: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

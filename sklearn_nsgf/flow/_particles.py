@@ -63,17 +63,14 @@ def step_sizes(step_size: StepSize, n_steps: int) -> np.ndarray:
     """
     if isinstance(step_size, str):
         if step_size != "harmonic":
-            raise ValueError(
-                f"step_size={step_size!r} is unknown; use 'harmonic', a number or a sequence."
-            )
+            raise ValueError(f"step_size={step_size!r} is unknown; use 'harmonic', a number or a sequence.")
         return 1 / np.arange(n_steps, 0, -1)
     sizes = np.asarray(step_size, dtype=float)
     if sizes.ndim == 0:
         sizes = np.full(n_steps, sizes)
     if sizes.shape != (n_steps,):
         raise ValueError(
-            f"step_size has shape {sizes.shape}; expected one number for each of the "
-            f"n_steps={n_steps} steps."
+            f"step_size has shape {sizes.shape}; expected one number for each of the n_steps={n_steps} steps."
         )
     if not np.all((sizes > 0) & (sizes <= 1)):
         raise ValueError(f"step_size={step_size!r} has values outside (0, 1].")
@@ -89,7 +86,7 @@ def blur_schedule(blur: Blur, n_steps: int) -> np.ndarray:
     >>> blur_schedule((1.0, 0.25), 3)
     array([1.  , 0.5 , 0.25])
     """
-    first, last = (blur, blur) if np.ndim(blur) == 0 else blur
+    first, last = blur if isinstance(blur, tuple) else (blur, blur)
     if n_steps == 1:
         return np.array([float(last)])
     return np.geomspace(first, last, n_steps)
@@ -150,26 +147,27 @@ def particle_flow(
             [2., 2.],
             [3., 3.]])
     """
-    etas, blurs = step_sizes(step_size, n_steps), blur_schedule(blur, n_steps)
+    etas, blurs = step_sizes(step_size, n_steps).tolist(), blur_schedule(blur, n_steps).tolist()
+    own_potential = {
+        each: symmetric_potential(y, blur=each, tol=tol, max_iter=max_iter).f for each in set(blurs)
+    }
     positions, velocities, converged, errors = [x], [], [], []
-    g_init, remaining = None, 1.0
+    g_init: Tensor | None = None
+    remaining = 1.0
     for k, eta in enumerate(etas):
-        if k == 0 or blurs[k] != blurs[k - 1]:
-            g_own = symmetric_potential(y, blur=blurs[k], tol=tol, max_iter=max_iter).f
-        if k > 0:
-            g_init = g_own + (1 - etas[k - 1]) * excess
         step = sinkhorn_velocity(
             x,
             y,
-            blur=float(blurs[k]),
+            blur=blurs[k],
             scaling=scaling,
             tol=tol * max(remaining, _SMALLEST_REMAINDER),
             max_iter=max_iter,
             g_init=g_init,
         )
-        excess = step.g - g_own
         x = x + eta * step.v
         remaining *= 1 - eta
+        if k + 1 < n_steps:
+            g_init = own_potential[blurs[k + 1]] + (1 - eta) * (step.g - own_potential[blurs[k]])
         positions.append(x)
         velocities.append(step.v)
         converged.append(step.converged)

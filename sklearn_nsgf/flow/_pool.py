@@ -12,7 +12,7 @@ from joblib import Parallel, delayed
 from torch import Tensor
 
 from sklearn_nsgf._torch import one_thread
-from sklearn_nsgf.flow._particles import Blur, StepSize, Trajectory, particle_flow
+from sklearn_nsgf.flow._particles import Trajectory, particle_flow
 from sklearn_nsgf.flow._path import PathSample, straight_path
 from sklearn_nsgf.flow._samplers import Sampler
 
@@ -115,7 +115,7 @@ def build_trajectory_pool(
     >>> from sklearn_nsgf.flow import ArraySampler, GaussianSampler, build_trajectory_pool
     >>> target = ArraySampler(np.random.default_rng(0).uniform(size=(50, 2)))
     >>> report = build_trajectory_pool(
-    ...     GaussianSampler(2), target, n_flows=3, n_particles=32, seed=0, blur=0.1, n_steps=4
+    ...     GaussianSampler([1.0, 1.0]), target, n_flows=3, n_particles=32, seed=0, blur=0.1, n_steps=4
     ... )
     >>> report.pool.paths.shape, report.converged
     (torch.Size([96, 5, 2]), 1.0)

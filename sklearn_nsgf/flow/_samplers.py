@@ -42,16 +42,17 @@ class ArraySampler:
 
 
 class GaussianSampler:
-    """Independent standard normal rows.
+    """Independent normal rows with mean zero.
 
     Parameters
     ----------
-    n_features : int
+    std : ndarray of shape (n_features,)
+        Standard deviation of each feature.
     """
 
-    def __init__(self, n_features: int) -> None:
-        self.n_features = n_features
+    def __init__(self, std: np.ndarray) -> None:
+        self.std = np.asarray(std, dtype=np.float32)
         self.n_rows = math.inf
 
     def draw(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
-        return rng.standard_normal((n_samples, self.n_features), dtype=np.float32)
+        return self.std * rng.standard_normal((n_samples, len(self.std)), dtype=np.float32)

@@ -256,9 +256,7 @@ def sinkhorn_divergence(
         In squared units of the data.
     """
     cross_problem = _Problem(x, y, a, b)
-    cross = cross_problem.potentials(
-        cross_problem.solve(blur, scaling, tol, max_iter, None), blur, tol
-    )
+    cross = cross_problem.potentials(cross_problem.solve(blur, scaling, tol, max_iter, None), blur, tol)
     f_own = symmetric_potential(x, blur=blur, a=a, tol=tol, max_iter=max_iter).f
     g_own = symmetric_potential(y, blur=blur, a=b, tol=tol, max_iter=max_iter).g
     weights_a, weights_b = cross_problem.log_a.exp(), cross_problem.log_b.exp()
@@ -286,9 +284,7 @@ class _Problem:
             marginal_error=plan.marginal_error,
         )
 
-    def solve(
-        self, blur: float, scaling: float, tol: float, max_iter: int, g_init: Tensor | None
-    ) -> _Plan:
+    def solve(self, blur: float, scaling: float, tol: float, max_iter: int, g_init: Tensor | None) -> _Plan:
         n_iters = 0
         if g_init is None:
             g = torch.zeros_like(self.y_norms)
@@ -448,14 +444,10 @@ class _Anderson:
         self.last = point, residual
         if not self.steps:
             return point + residual
-        point_steps, residual_steps = (torch.stack(steps, -2) for steps in zip(*self.steps))
+        point_steps, residual_steps = (torch.stack(steps, -2) for steps in zip(*self.steps, strict=True))
         weighted = residual_steps * self.weights.unsqueeze(-2)
         gram = weighted @ residual_steps.mT
-        ridge = (
-            10
-            * torch.finfo(gram.dtype).eps
-            * gram.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
-        )
+        ridge = 10 * torch.finfo(gram.dtype).eps * gram.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
         identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
         gram = gram + (ridge + torch.finfo(gram.dtype).tiny) * identity
         coefficients = torch.linalg.solve(gram, weighted @ residual.unsqueeze(-1))

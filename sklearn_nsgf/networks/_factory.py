@@ -36,8 +36,8 @@ def make_network(
     Raises
     ------
     ValueError
-        If the network does not take times (n,) and points (n, n_features) to velocities of the
-        points' shape.
+        If a size is not positive, or if the network does not take times (n,) and points
+        (n, n_features) to velocities of the points' shape.
 
     Examples
     --------
@@ -45,6 +45,8 @@ def make_network(
     >>> sum(parameter.numel() for parameter in make_network(2).parameters())
     135170
     """
+    if min(hidden_layer_sizes, default=1) < 1:
+        raise ValueError(f"hidden_layer_sizes={hidden_layer_sizes!r} must be positive integers.")
     with isolated_rng(seed):
         if network is None:
             return MLP(n_features, hidden_layer_sizes)

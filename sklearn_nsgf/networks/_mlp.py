@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -26,14 +27,12 @@ class MLP(nn.Module):
     torch.Size([5, 2])
     """
 
-    def __init__(
-        self, n_features: int, hidden_layer_sizes: Sequence[int] = (256, 256, 256)
-    ) -> None:
+    def __init__(self, n_features: int, hidden_layer_sizes: Sequence[int] = (256, 256, 256)) -> None:
         super().__init__()
         self.time_embedding = TimeEmbedding()
         widths = [n_features + self.time_embedding.width, *hidden_layer_sizes]
         layers: list[nn.Module] = []
-        for n_inputs, n_outputs in zip(widths, widths[1:], strict=False):
+        for n_inputs, n_outputs in pairwise(widths):
             layers += [nn.Linear(n_inputs, n_outputs), nn.SiLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], n_features))
 

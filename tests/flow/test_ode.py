@@ -12,9 +12,7 @@ def rotating(t, x):
     return t.cos().unsqueeze(-1) * x
 
 
-@pytest.mark.parametrize(
-    ("solver", "order"), [("euler", 1), ("midpoint", 2), ("heun", 2), ("rk4", 4)]
-)
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("midpoint", 2), ("heun", 2), ("rk4", 4)])
 def test_the_order_of_convergence(solver, order):
     x = torch.ones(1, 1, dtype=torch.float64)
     n_steps = np.array([16, 32, 64])

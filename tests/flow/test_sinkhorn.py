@@ -26,9 +26,7 @@ def clouds(n=20, m=25, d=3, seed=0, dtype=torch.float64):
 
 
 def random_weights(n, seed):
-    weights = (
-        torch.rand(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.1
-    )
+    weights = torch.rand(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.1
     return weights / weights.sum()
 
 
@@ -144,9 +142,7 @@ def test_divergence_and_gradient_against_geomloss(blur):
     loss = geomloss.SamplesLoss("sinkhorn", p=2, blur=blur, scaling=0.99, backend="tensorized")
     expected = loss(moving, y)
     (gradient,) = torch.autograd.grad(expected, moving)
-    assert sinkhorn_divergence(x, y, blur=blur, **EXACT).item() == pytest.approx(
-        expected.item(), rel=0.02
-    )
+    assert sinkhorn_divergence(x, y, blur=blur, **EXACT).item() == pytest.approx(expected.item(), rel=0.02)
     velocity = sinkhorn_velocity(x, y, blur=blur, **EXACT).v
     assert (velocity + len(x) * gradient).norm() / velocity.norm() < 0.05
 
@@ -184,9 +180,7 @@ def test_batches_are_independent_problems():
 
 def test_annealing_does_not_change_the_answer():
     x, y = clouds(40, 30)
-    answers = [
-        sinkhorn_velocity(x, y, blur=0.2, scaling=scaling, **EXACT).v for scaling in (0.1, 0.5, 0.9)
-    ]
+    answers = [sinkhorn_velocity(x, y, blur=0.2, scaling=scaling, **EXACT).v for scaling in (0.1, 0.5, 0.9)]
     torch.testing.assert_close(answers[0], answers[1], rtol=0, atol=1e-7)
     torch.testing.assert_close(answers[2], answers[1], rtol=0, atol=1e-7)
 
@@ -237,9 +231,7 @@ def test_the_symmetric_potential_solves_the_self_problem():
     cross = sinkhorn_potentials(x, x, blur=1.0, **EXACT)
     assert own.converged
     assert torch.equal(own.f, own.g)
-    torch.testing.assert_close(
-        own.f[:, None] + own.g, cross.f[:, None] + cross.g, rtol=0, atol=1e-7
-    )
+    torch.testing.assert_close(own.f[:, None] + own.g, cross.f[:, None] + cross.g, rtol=0, atol=1e-7)
 
 
 def test_unconverged_is_said():

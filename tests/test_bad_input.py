@@ -1,0 +1,190 @@
+"""Every bad input is an error that says what was expected, and allowed ones work."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+from sklearn.exceptions import NotFittedError
+
+from sklearn_nsgf import SinkhornFlowTransport
+
+GOOD = np.random.default_rng(0).normal(size=(30, 2))
+
+
+def small(**options):
+    return SinkhornFlowTransport(
+        n_flows=1, flow_batch_size=16, max_iter=2, hidden_layer_sizes=(8,), random_state=0
+    ).set_params(**options)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return small().fit(GOOD, GOOD + 1)
+
+
+def with_entry(value):
+    bad = GOOD.copy()
+    bad[3, 1] = value
+    return bad
+
+
+BAD_ARRAYS = {
+    "NaN": (with_entry(np.nan), ValueError, "NaN"),
+    "infinite": (with_entry(np.inf), ValueError, "infinity"),
+    "empty": (np.empty((0, 2)), ValueError, "0 sample"),
+    "no features": (np.empty((30, 0)), ValueError, "0 feature|0 features"),
+    "3-D": (GOOD[..., None], ValueError, "dim 3|features"),
+    "complex": (GOOD + 1j, ValueError, "[Cc]omplex"),
+    "strings": (GOOD.astype(str).astype(object) + "x", ValueError, "convert"),
+    "objects": (np.full((30, 2), object()), TypeError, "float"),
+    "sparse": (scipy.sparse.csr_array(GOOD), TypeError, "[Ss]parse"),
+    "categories": (np.array([["x", "y"]] * 30), ValueError, "convert"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ARRAYS)
+@pytest.mark.parametrize("place", ["X", "y", "transform", "score"])
+def test_bad_arrays(fitted, name, place):
+    bad, error, message = BAD_ARRAYS[name]
+    with pytest.raises(error, match=message):
+        if place == "X":
+            small().fit(bad, GOOD)
+        elif place == "y":
+            small().fit(GOOD, bad)
+        elif place == "transform":
+            fitted.transform(bad)
+        else:
+            fitted.score(GOOD, bad)
+
+
+def test_one_row():
+    for arguments in [(GOOD[:1], GOOD), (GOOD, GOOD[:1]), (GOOD[:1],)]:
+        with pytest.raises(ValueError, match="minimum of 2"):
+            small().fit(*arguments)
+
+
+def test_one_dimension(fitted):
+    for call in (small().fit, fitted.transform, fitted.inverse_transform):
+        with pytest.raises(ValueError, match="Expected 2D array, got 1D"):
+            call(GOOD[:, 0])
+
+
+def test_other_features(fitted):
+    with pytest.raises(ValueError, match="y has 3 features and X has 2"):
+        small().fit(GOOD, np.ones((30, 3)))
+    with pytest.raises(ValueError, match="y has 3 features and X has 2"):
+        fitted.score(GOOD, np.ones((30, 3)))
+    for call in (fitted.transform, fitted.inverse_transform, lambda X: fitted.velocity(X, 0.5)):
+        with pytest.raises(ValueError, match="X has 3 features"):
+            call(np.ones((4, 3)))
+
+
+def test_unfitted():
+    est = small()
+    for call in (
+        lambda: est.transform(GOOD),
+        lambda: est.inverse_transform(GOOD),
+        lambda: est.integrate(GOOD),
+        lambda: est.velocity(GOOD, 0.5),
+        lambda: est.sample(3),
+        lambda: est.score(GOOD, GOOD),
+    ):
+        with pytest.raises(NotFittedError, match="not fitted yet"):
+            call()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"blur": 0},
+        {"blur": -1.0},
+        {"blur": "small"},
+        {"blur": (0.1, -0.1)},
+        {"blur": (0.1, 0.2, 0.3)},
+        {"blur": np.nan},
+        {"blur": np.inf},
+        {"scaling": 1.0},
+        {"scaling": 0},
+        {"n_steps": 0},
+        {"n_steps": 2.5},
+        {"step_size": 0},
+        {"step_size": 1.5},
+        {"step_size": "constant"},
+        {"step_size": (0.5, 0.5)},
+        {"n_flows": 0},
+        {"flow_batch_size": 1},
+        {"sinkhorn_tol": 0},
+        {"sinkhorn_max_iter": 0},
+        {"solver": "dopri5"},
+        {"network": "mlp"},
+        {"hidden_layer_sizes": 5},
+        {"hidden_layer_sizes": (0,)},
+        {"learning_rate": 0},
+        {"learning_rate": np.inf},
+        {"batch_size": 0},
+        {"max_iter": 0},
+        {"early_stopping": "yes"},
+        {"validation_fraction": 1.0},
+        {"n_iter_no_change": 0},
+        {"standardize": "yes"},
+        {"n_jobs": "all"},
+        {"random_state": "seed"},
+        {"device": "tpu"},
+        {"device": "cuda:99"},
+        {"device": 3},
+    ],
+)
+def test_parameters_out_of_range(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=name):
+        small(**options).fit(GOOD, GOOD)
+
+
+def test_arguments_out_of_range(fitted):
+    for n_samples in (0, -1):
+        with pytest.raises(ValueError, match="n_samples"):
+            fitted.sample(n_samples)
+    with pytest.raises(TypeError, match="n_samples"):
+        fitted.sample(2.5)
+    with pytest.raises(ValueError, match="t_start must be"):
+        fitted.integrate(GOOD, t_start=-0.1)
+    with pytest.raises(ValueError, match="t_end must be"):
+        fitted.integrate(GOOD, t_end=float("nan"))
+    with pytest.raises(ValueError, match="n_steps"):
+        fitted.integrate(GOOD, n_steps=0)
+    with pytest.raises(ValueError, match="solver='dopri5'"):
+        fitted.integrate(GOOD, solver="dopri5")
+    for t in (1.5, np.nan, [0.1, 0.2], "now"):
+        with pytest.raises(ValueError, match="t must be"):
+            fitted.velocity(GOOD, t)
+
+
+def test_a_target_is_asked_for(fitted):
+    with pytest.raises(ValueError, match="needs the target sample y"):
+        fitted.score(GOOD)
+
+
+def test_an_answer_that_is_not_finite_is_an_error(fitted):
+    with pytest.raises(ValueError, match="not finite for 1 of 2"):
+        fitted.transform(np.array([[0, 0], [3e38, -3e38]], dtype=np.float32))
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("column", ["varies", "constant in one", "constant in both", "all constant"])
+def test_allowed_oddities(scale, dtype, column):
+    source, target = (scale * np.array([GOOD, GOOD + 0.1])).astype(dtype)
+    if column == "constant in one":
+        source[:, 0] = scale * 0.1
+    elif column == "constant in both":
+        source[:, 0] = target[:, 0] = scale * 0.1
+    elif column == "all constant":
+        target[:] = scale * 0.1
+    source[5:20] = source[4]
+    for moved in (
+        small().fit(source, target).transform(source),
+        small().fit(target).sample(5),
+    ):
+        assert np.isfinite(moved).all()
+        assert np.abs(moved).max() < 100 * scale
+        if column == "constant in both":
+            np.testing.assert_allclose(moved[:, 0], scale * 0.1, rtol=1e-6)

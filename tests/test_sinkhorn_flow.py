@@ -1,0 +1,269 @@
+"""What a user sees of SinkhornFlowTransport."""
+
+import copy
+import logging
+import pickle
+
+import joblib
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_nsgf import SinkhornFlowTransport
+from sklearn_nsgf.metrics import energy_distance
+from sklearn_nsgf.networks import MLP
+
+FAST = {"n_flows": 4, "flow_batch_size": 256, "max_iter": 300, "random_state": 0}
+SMALL = {"n_flows": 1, "flow_batch_size": 32, "max_iter": 3, "hidden_layer_sizes": (8,), "random_state": 0}
+
+
+def two_clouds(n_source=600, n_target=500, seed=0):
+    """A correlated Gaussian and two separate clouds."""
+    rng = np.random.default_rng(seed)
+    source = rng.normal(size=(n_source, 2)) @ [[1.0, 0.5], [0.0, 1.0]]
+    target = rng.normal([8, 0], 0.5, size=(n_target, 2)) + [0, 3] * rng.choice([-1, 1], (n_target, 1))
+    return source, target
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return SinkhornFlowTransport(**FAST).fit(*two_clouds())
+
+
+def small(**options):
+    return SinkhornFlowTransport(**{**SMALL, **options})
+
+
+def test_new_points_land_on_new_points_of_the_target(fitted):
+    source, target = two_clouds(seed=1)
+    before = energy_distance(source, target)
+    assert energy_distance(fitted.transform(source), target) < 0.02 * before
+    assert fitted.score(source, target) == -energy_distance(fitted.transform(source), target)
+
+
+def test_the_inverse_leads_back(fitted):
+    source, target = two_clouds(seed=1)
+    back = fitted.inverse_transform(fitted.transform(source))
+    assert np.median(np.linalg.norm(back - source, axis=1)) < 0.3
+    assert energy_distance(fitted.inverse_transform(target), source) < 0.1
+
+
+def test_samples_follow_the_target(fitted):
+    source, target = two_clouds(seed=1)
+    samples = fitted.sample(500, random_state=0)
+    assert samples.shape == (500, 2)
+    assert energy_distance(samples, target) < 0.03 * energy_distance(source, target)
+    np.testing.assert_array_equal(samples, fitted.sample(500, random_state=0))
+    assert not np.array_equal(samples, fitted.sample(500, random_state=1))
+
+
+def test_generation_from_one_sample():
+    _, target = two_clouds()
+    labels = np.arange(len(target)) % 3
+    est = SinkhornFlowTransport(**FAST).fit(target, labels)
+    noise = target.mean(0) + target.std(0) * np.random.default_rng(1).normal(size=(500, 2))
+    before = energy_distance(noise, target)
+    assert energy_distance(est.sample(500, random_state=0), target) < 0.1 * before
+    assert energy_distance(est.transform(noise), target) < 0.1 * before
+    assert est.score(target) == -energy_distance(est.sample(500, random_state=0), target)
+
+
+def test_the_path_starts_at_the_source_and_ends_at_the_answer(fitted):
+    source, _ = two_clouds(seed=1)
+    path = fitted.integrate(source[:20], return_path=True)
+    assert path.shape == (fitted.n_steps + 1, 20, 2)
+    np.testing.assert_allclose(path[0], source[:20], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(path[-1], fitted.transform(source[:20]), rtol=0, atol=1e-12)
+    halfway = fitted.integrate(source[:20], t_end=0.4, n_steps=2)
+    np.testing.assert_allclose(halfway, path[2], rtol=0, atol=1e-12)
+    one_step = path[0] + fitted.velocity(path[0], 0.0) / fitted.n_steps
+    np.testing.assert_allclose(one_step, path[1], rtol=0, atol=1e-12)
+
+
+def test_velocities_at_times_of_their_own(fitted):
+    source, _ = two_clouds(seed=1)
+    t = np.linspace(0, 1, 30)
+    together = fitted.velocity(source[:30], t)
+    alone = [fitted.velocity(source[k : k + 1], t[k])[0] for k in range(30)]
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("solver", ["midpoint", "heun", "rk4"])
+def test_solvers_agree_in_the_limit(fitted, solver):
+    source, _ = two_clouds(seed=1)
+    fine = fitted.integrate(source[:50], n_steps=200, solver="rk4")
+    np.testing.assert_allclose(fitted.integrate(source[:50], n_steps=100, solver=solver), fine, atol=0.02)
+
+
+def test_units_change_the_answer_as_the_data():
+    source, target = two_clouds()
+    expected = small().fit(source, target).transform(source)
+    for scale, shift in [(1e12, 0.0), (1e-12, 0.0), (1000.0, 12345.0)]:
+        est = small().fit(scale * source + shift, scale * target + shift)
+        moved = est.transform(scale * source + shift)
+        np.testing.assert_allclose((moved - shift) / scale, expected, rtol=0, atol=1e-3)
+
+
+def test_a_target_30_deviations_away_shifts_only_the_output():
+    source, target = two_clouds()
+    shift = 30 * target.std(0)
+    near, far = small().fit(source, target), small().fit(source, target + shift)
+    np.testing.assert_allclose(far.transform(source), near.transform(source) + shift, rtol=0, atol=1e-3)
+    assert far.blur_ == pytest.approx(near.blur_)
+
+
+def test_standardize_decides_whose_distances_count():
+    source, target = two_clouds()
+    unequal = np.array([1.0, 1000.0])
+    plain = small().fit(source, target).transform(source)
+    np.testing.assert_allclose(
+        small().fit(source * unequal, target * unequal).transform(source * unequal) / unequal,
+        plain,
+        rtol=0,
+        atol=1e-3,
+    )
+    common = small(standardize=False).fit(source, target)
+    assert np.ptp(common._scaling.scale) == 0
+
+
+def test_same_seed_same_bytes_and_nothing_global_is_touched():
+    source, target = two_clouds()
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    n_threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    est = small()
+    parameters = est.get_params()
+    first = est.fit(source, target).transform(source)
+    for n_jobs in (None, 1, 2):
+        again = small(n_jobs=n_jobs).fit(source, target).transform(source)
+        np.testing.assert_array_equal(again, first)
+    assert not np.array_equal(small(random_state=1).fit(source, target).transform(source), first)
+    assert est.get_params() == parameters
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)
+    assert (torch.get_num_threads(), torch.get_default_dtype()) == (n_threads, dtype)
+
+
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda est: pickle.loads(pickle.dumps(est))])
+def test_copies_answer_alike(fitted, copy_of, tmp_path):
+    source, _ = two_clouds(seed=1)
+    expected = fitted.transform(source)
+    np.testing.assert_array_equal(copy_of(fitted).transform(source), expected)
+    joblib.dump(fitted, tmp_path / "flow.joblib")
+    np.testing.assert_array_equal(joblib.load(tmp_path / "flow.joblib").transform(source), expected)
+    assert not hasattr(clone(fitted), "network_")
+
+
+@pytest.mark.parametrize(
+    ("given", "returned"),
+    [("float64", "float64"), ("float32", "float32"), ("int64", "float64"), ("bool", "float64")],
+)
+def test_dtypes(given, returned):
+    rng = np.random.default_rng(0)
+    source = rng.integers(0, 2, size=(40, 2)).astype(given)
+    est = small().fit(source, source[::-1])
+    assert est.transform(source).dtype == returned
+    assert est.inverse_transform(source).dtype == returned
+    assert est.velocity(source, 0.5).dtype == returned
+    assert est.sample(3).dtype == returned
+
+
+def test_rows_are_transported_one_by_one_and_in_chunks(fitted):
+    source, _ = two_clouds(n_source=20_000, seed=1)
+    whole = fitted.transform(source)
+    np.testing.assert_allclose(fitted.transform(source[-50:]), whole[-50:], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(fitted.transform(source[7:8]), whole[7:8], rtol=0, atol=1e-12)
+
+
+def test_data_frames():
+    source, target = (pd.DataFrame(cloud, columns=["a", "b"]) for cloud in two_clouds())
+    est = small().set_output(transform="pandas").fit(source, target)
+    moved = est.transform(source.set_index(source.index + 5))
+    assert list(moved.columns) == ["a", "b"]
+    assert moved.index[0] == 5
+    assert list(est.get_feature_names_out()) == ["a", "b"]
+    assert est.sample(3).shape == (3, 2)
+    with pytest.raises(ValueError, match=r"columns \['b', 'a'\]"):
+        small().fit(source, target[["b", "a"]])
+    with pytest.raises(ValueError, match="feature names"):
+        est.transform(source[["b", "a"]])
+
+
+def test_polars_frames():
+    source, target = (pl.DataFrame(cloud, schema=["a", "b"]) for cloud in two_clouds())
+    est = small().set_output(transform="polars").fit(source, target)
+    moved = est.transform(source)
+    assert isinstance(moved, pl.DataFrame)
+    np.testing.assert_array_equal(moved.to_numpy(), est.set_output(transform="default").transform(source))
+
+
+def test_inside_a_pipeline_and_a_search():
+    source, target = two_clouds(60, 60)
+    pipeline = make_pipeline(StandardScaler(), small())
+    assert pipeline.fit_transform(target).shape == (60, 2)
+    search = GridSearchCV(small(), {"blur": [0.05, 0.5]}, cv=2, error_score="raise")
+    search.fit(source, target)
+    assert search.best_params_["blur"] in (0.05, 0.5)
+
+
+def test_blur_is_a_fraction_of_the_targets_size():
+    source, target = two_clouds()
+    est = small(blur=0.1).fit(source, target)
+    Z = (target - target.mean(0)) / est._scaling.scale
+    squared_distances = np.square(Z[:, None] - Z).sum(-1)
+    assert est.blur_ == pytest.approx(0.1 * np.sqrt(squared_distances.mean()))
+    pair = small(blur=(0.2, 0.1)).fit(source, target).blur_
+    assert pair == pytest.approx((2 * est.blur_, est.blur_))
+
+
+def test_a_network_of_ones_own():
+    source, target = two_clouds()
+    for network in (MLP(2, (4,)), lambda n_features: MLP(n_features, (4,))):
+        est = small(network=network).fit(source, target)
+        assert est.network_.layers[0].out_features == 4
+        assert est.network_ is not network
+
+
+def test_early_stopping_holds_out_rows_and_keeps_the_best():
+    source, target = two_clouds(60, 50)
+    est = small(max_iter=400, n_iter_no_change=2, learning_rate=0.05).fit(source, target)
+    assert est.n_iter_ < 400
+    assert len(est.validation_curve_) == len(est.loss_curve_)
+    assert np.argmin(est.validation_curve_) == len(est.validation_curve_) - 3
+    assert small(early_stopping=False).fit(source, target).validation_curve_ == []
+
+
+def test_a_collapsed_source_is_warned_about():
+    _, target = two_clouds()
+    with pytest.warns(UserWarning, match="one point"):
+        est = small().fit(np.ones((20, 2)), target)
+    assert np.isfinite(est.transform(np.ones((3, 2)))).all()
+
+
+def test_unsolved_problems_are_warned_about():
+    source, target = two_clouds()
+    with pytest.warns(ConvergenceWarning, match="sinkhorn_max_iter"):
+        small(blur=1e-3, sinkhorn_max_iter=2).fit(source, target)
+
+
+def test_verbose_logs_a_line_a_phase(caplog):
+    source, target = two_clouds()
+    with caplog.at_level(logging.INFO, "sklearn_nsgf"):
+        small().fit(source, target)
+        assert caplog.messages == []
+        small(verbose=1, early_stopping=False).fit(source, target)
+    assert [message.split()[0] for message in caplog.messages] == ["simulated", "trained"]
+
+
+@pytest.mark.slow
+def test_the_defaults_beat_a_gaussian_map():
+    source, target = two_clouds(3000, 3000)
+    new_source, new_target = two_clouds(3000, 3000, seed=1)
+    est = SinkhornFlowTransport(random_state=0).fit(source, target)
+    assert energy_distance(est.transform(new_source), new_target) < 0.01
