@@ -3,13 +3,13 @@
     pip install torchcfm --no-deps
     python benchmarks/toy_2d.py --seeds 5
 
-Every problem has 10 000 training rows a side (a Gaussian source is drawn afresh) and 5 000 test rows,
-all with equal counts a mode; Gaussian test sources are a scrambled Sobol sample, for the same reason:
-a mode with one per cent of the mass too much costs more than all else. The score is the exact
-2-Wasserstein distance between transported test sources and the test targets, divided by the floor:
-the same distance from an independent target draw, also with equal counts. OT-CFM is torchcfm's, with exact coupling of minibatches of 256, in the same
-standardised units, with the same network, optimiser, schedule and averaging, for the seconds
-that our fit took.
+Every problem has 10 000 training rows a side (a Gaussian source is drawn afresh) and 5 000 test
+rows, all with equal counts a mode; Gaussian test sources are a scrambled Sobol sample, for the same
+reason: a mode with one per cent of the mass too much costs more than all else. The score is the
+exact 2-Wasserstein distance between transported test sources and the test targets, divided by the
+floor: the same distance from an independent target draw, also with equal counts. OT-CFM is
+torchcfm's, with exact coupling of minibatches of 256, in the same standardised units, with the same
+network, optimiser, schedule and averaging, for the seconds that our fit took.
 """
 
 import argparse

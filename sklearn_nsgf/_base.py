@@ -36,6 +36,8 @@ logger = logging.getLogger("sklearn_nsgf")
 
 CHUNK_SIZE = 16_384
 VALIDATION_POINTS = 2048
+# Fewer rows than this can be learnt by heart in the default number of iterations.
+AUTO_STOPPING_ROWS = 5000
 # Source rows kept for `sample`; more would only make files bigger.
 MAX_SOURCE_ROWS = 10_000
 
@@ -54,7 +56,7 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "early_stopping": ["boolean"],
+        "early_stopping": ["boolean", StrOptions({"auto"})],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "standardize": ["boolean"],
@@ -108,11 +110,16 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
             )
         self._dtype = data.target.dtype
         self._source_rows = _thin(data.source, rows_seed)
-        source, held_out_source = self._samplers(data.source, 0.0, rows_seed)
-        target, held_out_target = self._samplers(data.target, 1.0, rows_seed)
+        early_stopping = self.early_stopping
+        if early_stopping == "auto":
+            n_rows = len(data.target) if data.source is None else min(map(len, data))
+            early_stopping = n_rows < AUTO_STOPPING_ROWS
+        fraction = self.validation_fraction if early_stopping else 0.0
+        source, held_out_source = self._samplers(data.source, 0.0, fraction, rows_seed)
+        target, held_out_target = self._samplers(data.target, 1.0, fraction, rows_seed)
         draw = self._make_batches(source, target, device, int(batch_seed), None)
         validation = None
-        if self.early_stopping:
+        if early_stopping:
             validation = self._make_batches(
                 held_out_source, held_out_target, device, int(batch_seed), VALIDATION_POINTS
             )(VALIDATION_POINTS)
@@ -140,16 +147,18 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         self.device_ = str(device)
         return self
 
-    def _samplers(self, rows: np.ndarray | None, t: float, seed: int) -> tuple[Sampler, Sampler | None]:
-        """Samplers of the rows to train on and, for early stopping, of those held out."""
+    def _samplers(
+        self, rows: np.ndarray | None, t: float, fraction: float, seed: int
+    ) -> tuple[Sampler, Sampler]:
+        """Samplers of the rows to train on and of the `fraction` that is held out."""
         if rows is None:
             noise = GaussianSampler(self._scaling.noise_std)
             return noise, noise
         Z = self._scaling.encode(rows, t)
-        if not self.early_stopping:
-            return ArraySampler(Z), None
-        n_held_out = max(1, int(self.validation_fraction * len(Z)))
+        if fraction == 0:
+            return ArraySampler(Z), ArraySampler(Z[:0])
         order = np.random.RandomState(seed).permutation(len(Z))
+        n_held_out = max(1, int(fraction * len(Z)))
         return ArraySampler(Z[order[n_held_out:]]), ArraySampler(Z[order[:n_held_out]])
 
     def transform(self, X):

@@ -70,9 +70,10 @@ class SinkhornFlowTransport(BaseFlowTransport):
         Points in each optimiser step.
     max_iter : int, default=4000
         Number of optimiser steps.
-    early_stopping : bool, default=True
+    early_stopping : "auto" or bool, default="auto"
         Whether to hold out rows of both clouds, and stop when the loss on flows between them stops
-        improving. The best network is kept.
+        improving. The best network is kept. "auto" does so if one of the clouds has fewer than
+        5 000 rows: those can be learnt by heart.
     validation_fraction : float, default=0.1
         Share of the rows to hold out for early stopping.
     n_iter_no_change : int, default=10
@@ -171,7 +172,7 @@ class SinkhornFlowTransport(BaseFlowTransport):
         learning_rate=0.002,
         batch_size=256,
         max_iter=4000,
-        early_stopping=True,
+        early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=10,
         standardize=True,

@@ -22,6 +22,7 @@ OPTIONS = [
     {"solver": "midpoint"},
     {"solver": "heun"},
     {"early_stopping": False},
+    {"early_stopping": True, "validation_fraction": 0.3},
     {"standardize": False},
     {"network": SmallNetwork},
     {"n_jobs": 2, "verbose": 1, "device": "cpu"},
