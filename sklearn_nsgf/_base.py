@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, check_scalar, validate_dat
 from torch import nn
 
 from sklearn_nsgf._sklearn import Interval, StrOptions, fit_context
-from sklearn_nsgf._torch import inference_dtype, resolve_device
+from sklearn_nsgf._torch import inference_dtype, isolated_rng, resolve_device
 from sklearn_nsgf._training import BatchSource, train_network
 from sklearn_nsgf._validation import (
     FLOAT_DTYPES,
@@ -95,10 +95,13 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         self : object
             The fitted estimator.
         """
+        # An interrupted fit must not leave the old network with new scales.
+        vars(self).pop("network_", None)
         data = check_flow_data(self, X, y)
         device = resolve_device(self.device)
         rng = check_random_state(self.random_state)
-        batch_seed, network_seed, rows_seed = rng.randint(np.iinfo(np.int32).max, size=3)
+        seeds = rng.randint(np.iinfo(np.int32).max, size=4).tolist()
+        batch_seed, validation_seed, network_seed, rows_seed = seeds
 
         self._scaling = FlowScaling(data.source, data.target, per_feature=self.standardize)
         if data.source is not None and self._scaling.source_collapsed:
@@ -106,7 +109,7 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
                 "All rows of the source are one point. The flow moves them all alike and cannot spread "
                 "them over the target.",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         self._dtype = data.target.dtype
         self._source_rows = _thin(data.source, rows_seed)
@@ -117,27 +120,28 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         fraction = self.validation_fraction if early_stopping else 0.0
         source, held_out_source = self._samplers(data.source, 0.0, fraction, rows_seed)
         target, held_out_target = self._samplers(data.target, 1.0, fraction, rows_seed)
-        draw = self._make_batches(source, target, device, int(batch_seed), None)
+        draw = self._make_batches(source, target, device, batch_seed, None)
         validation = None
         if early_stopping:
             validation = self._make_batches(
-                held_out_source, held_out_target, device, int(batch_seed), VALIDATION_POINTS
+                held_out_source, held_out_target, device, validation_seed, VALIDATION_POINTS
             )(VALIDATION_POINTS)
         network = make_network(
             self.n_features_in_,
             network=self.network,
             hidden_layer_sizes=self.hidden_layer_sizes,
-            seed=int(network_seed),
+            seed=network_seed,
         )
-        result = train_network(
-            network.to(device),
-            draw,
-            max_iter=self.max_iter,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            validation=validation,
-            n_iter_no_change=self.n_iter_no_change,
-        )
+        with isolated_rng(network_seed):
+            result = train_network(
+                network.to(device),
+                draw,
+                max_iter=self.max_iter,
+                batch_size=self.batch_size,
+                learning_rate=self.learning_rate,
+                validation=validation,
+                n_iter_no_change=self.n_iter_no_change,
+            )
         if self.verbose:
             logger.info("trained %d iterations, loss %.3g", result.n_iter, result.loss_curve[-1])
         self.network_ = result.network.cpu()
@@ -216,15 +220,12 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         -------
         X_t : ndarray of shape (n_samples, n_features) or (n_steps + 1, n_samples, n_features)
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "network_")
         X = validate_data(self, X, reset=False, dtype=FLOAT_DTYPES)
         for name, t in {"t_start": t_start, "t_end": t_end}.items():
-            check_times(t, name, 0)
+            check_times(t, name)
         n_steps = self.n_steps if n_steps is None else n_steps
-        check_scalar(n_steps, "n_steps", Integral, min_val=1)
         solver = self.solver if solver is None else solver
-        if solver not in SOLVERS:
-            raise ValueError(f"solver={solver!r} is unknown; use one of {sorted(SOLVERS)}.")
 
         return self._flow(X, t_start, t_end, n_steps, solver, return_path)
 
@@ -243,7 +244,7 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         V : ndarray of shape (n_samples, n_features)
             In units of the data: what a particle moves in the whole time from 0 to 1 at this speed.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "network_")
         X = validate_data(self, X, reset=False, dtype=FLOAT_DTYPES)
         t = check_times(t, "t", len(X))
         Zt = np.column_stack([self._scaling.encode(X, t), t.astype(X.dtype)])
@@ -268,7 +269,7 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         X : ndarray of shape (n_samples, n_features)
             With the dtype of the fit.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "network_")
         check_scalar(n_samples, "n_samples", Integral, min_val=1)
         rng = check_random_state(random_state)
         if self._source_rows is None:
@@ -295,7 +296,7 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
             The higher the better; at most about zero. In units of the data, see
             `sklearn_nsgf.metrics.energy_distance`.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "network_")
         X = validate_data(self, X, reset=False, dtype=FLOAT_DTYPES, ensure_min_samples=2)
         if is_target(y):
             y = check_target(self, y, ensure_min_samples=2)
@@ -308,7 +309,10 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         return -energy_distance(generated, X)
 
     def _flow(self, X, t_start, t_end, n_steps, solver, return_path=False):
-        """`integrate` on checked arguments."""
+        """`integrate` of checked points and times."""
+        check_scalar(n_steps, "n_steps", Integral, min_val=1)
+        if solver not in SOLVERS:
+            raise ValueError(f"solver={solver!r} is unknown; use one of {sorted(SOLVERS)}.")
 
         def flow_chunk(network: nn.Module, Z: torch.Tensor) -> torch.Tensor:
             return odeint(

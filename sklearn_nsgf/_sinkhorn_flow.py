@@ -15,7 +15,7 @@ from sklearn_nsgf._base import BaseFlowTransport
 from sklearn_nsgf._sklearn import Interval, StrOptions
 from sklearn_nsgf._torch import make_generator
 from sklearn_nsgf._training import BatchSource
-from sklearn_nsgf.flow import PoolReport, build_trajectory_pool
+from sklearn_nsgf.flow import PoolReport, blur_schedule, build_trajectory_pool
 from sklearn_nsgf.flow._samplers import Sampler
 
 logger = logging.getLogger("sklearn_nsgf")
@@ -50,7 +50,7 @@ class SinkhornFlowTransport(BaseFlowTransport):
     n_flows : int, default=32
         Number of minibatch flows in the trajectory pool.
     flow_batch_size : int, default=1024
-        Source points and target points in each flow; at most the rows of the smaller cloud.
+        Source points and target points in each flow; at most the training rows of the smaller.
         Larger ones make the flow straighter and cost their square.
     sinkhorn_tol : float, default=0.01
         L1 error of the marginals at which a Sinkhorn problem counts as solved.
@@ -77,7 +77,7 @@ class SinkhornFlowTransport(BaseFlowTransport):
     validation_fraction : float, default=0.1
         Share of the rows to hold out for early stopping.
     n_iter_no_change : int, default=10
-        Evaluations without an improvement before stopping; there are 50 in `max_iter`.
+        Evaluations without an improvement before stopping; there are about 50 in `max_iter`.
     standardize : bool, default=True
         Whether every feature has a scale of its own. Otherwise one scale serves all, and the distances
         that the transport minimises are those of the data.
@@ -85,7 +85,7 @@ class SinkhornFlowTransport(BaseFlowTransport):
         "auto" is CUDA where there is a CUDA GPU and else the CPU; "cpu", "cuda", "cuda:1", "mps".
     n_jobs : int, default=None
         Minibatch flows at a time on the CPU. None means as many as torch has threads unless
-        `joblib.parallel_config` says otherwise. The result is the same for any number.
+        `joblib.parallel_config` asks for more than one. The result is the same for any number.
     random_state : int, RandomState instance or None, default=None
         Seed of the minibatches, the initial network and the training. The same seed gives the
         same bytes on the same machine with the same number of torch threads.
@@ -99,7 +99,7 @@ class SinkhornFlowTransport(BaseFlowTransport):
     blur_ : float or (float, float)
         Blur in standardised units.
     loss_curve_ : list of float
-        Training loss at up to 50 evaluations, each the mean since the last one.
+        Training loss at about 50 evaluations, each the mean since the last one.
     validation_curve_ : list of float
         Validation loss at the same evaluations; empty without early stopping.
     n_iter_ : int
@@ -146,7 +146,7 @@ class SinkhornFlowTransport(BaseFlowTransport):
 
     _parameter_constraints: dict = {
         **BaseFlowTransport._parameter_constraints,
-        "blur": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), tuple, list],
+        "blur": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), "array-like"],
         "scaling": [Interval(Real, 0, 1, closed="neither")],
         "step_size": [StrOptions({"harmonic"}), Interval(Real, 0, 1, closed="right"), "array-like"],
         "n_flows": [Interval(Integral, 1, None, closed="left")],
@@ -243,6 +243,11 @@ class SinkhornFlowTransport(BaseFlowTransport):
                 n_flows,
                 100 * report.converged,
             )
+        if not math.isfinite(report.marginal_error):
+            raise FloatingPointError(
+                f"The Sinkhorn flows are not finite at blur_={self.blur_}. Raise blur, or look for extreme "
+                "outliers in the data."
+            )
         if report.converged < 1:
             warnings.warn(
                 f"{1 - report.converged:.1%} of the Sinkhorn problems did not reach "
@@ -250,7 +255,7 @@ class SinkhornFlowTransport(BaseFlowTransport):
                 f"{report.marginal_error:.2g}. Raise blur (blur_={self.blur_}), sinkhorn_max_iter or "
                 "sinkhorn_tol.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def _resolve_blur(self):
@@ -258,15 +263,8 @@ class SinkhornFlowTransport(BaseFlowTransport):
         if isinstance(self.blur, str):
             fractions = _auto_blur(self.n_features_in_)
         else:
+            blur_schedule(self.blur, 2)
             fractions = np.asarray(self.blur, dtype=float)
-            if (
-                fractions.shape not in [(), (2,)]
-                or not np.all(fractions > 0)
-                or not np.all(np.isfinite(fractions))
-            ):
-                raise ValueError(
-                    f"blur={self.blur!r} must be 'auto', a positive number or a pair (first, last) of them."
-                )
         blur = fractions * (self._scaling.target_rms_distance or 1.0)
         return float(blur) if np.ndim(blur) == 0 else tuple(map(float, blur))
 

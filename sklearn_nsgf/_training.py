@@ -109,7 +109,7 @@ def train_network(
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_up_then_cosine(max_iter))
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(_ema_decay(max_iter)))
     stopping = None if validation is None else _EarlyStopping(validation, n_iter_no_change)
-    interval = max(1, max_iter // N_EVALUATIONS)
+    interval = math.ceil(max_iter / N_EVALUATIONS)
     loss_curve: list[float] = []
     losses: list[Tensor] = []
     network.train()

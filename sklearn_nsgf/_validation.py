@@ -43,6 +43,11 @@ def check_flow_data(estimator: BaseEstimator, X, y) -> FlowData:
     """
     X = validate_data(estimator, X, dtype=FLOAT_DTYPES, ensure_min_samples=2)
     if not is_target(y):
+        if y is not None and len(y) != len(X):
+            raise ValueError(
+                f"y has one dimension and {len(y)} entries for {len(X)} rows of X. If it is a target sample "
+                "of one feature, pass y.reshape(-1, 1); labels need one entry a row."
+            )
         return FlowData(None, X)
     return FlowData(X, check_target(estimator, y, ensure_min_samples=2))
 
@@ -133,18 +138,16 @@ class FlowScaling:
         return np.divide(deviations, self.scale, where=self.scale > 0, out=np.zeros_like(deviations))
 
 
-def check_times(t, name: str, n_samples: int) -> np.ndarray:
-    """Return times between 0 and 1 of shape (n_samples,) from a number or as many of them."""
+def check_times(t, name: str, n_samples: int | None = None) -> np.ndarray:
+    """Return times between 0 and 1: a number, or if `n_samples` is given as many of them."""
     try:
-        times = np.asarray(t, dtype=np.float64)
+        times = np.array(np.nan) if isinstance(t, str) else np.asarray(t, dtype=np.float64)
     except (TypeError, ValueError):
         times = np.array(np.nan)
     if times.shape not in [(), (n_samples,)] or not np.all((times >= 0) & (times <= 1)):
-        raise ValueError(
-            f"{name} must be a number between 0 (source) and 1 (target), or one for each of the "
-            f"{n_samples} rows of X; got {t!r}."
-        )
-    return np.broadcast_to(times, n_samples)
+        each = "" if n_samples is None else f", or one for each of the {n_samples} rows of X"
+        raise ValueError(f"{name} must be a number between 0 (source) and 1 (target){each}; got {t!r}.")
+    return times if n_samples is None else np.broadcast_to(times, n_samples)
 
 
 def _mean_and_std(cloud: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -111,7 +111,9 @@ def _check_pair(X, Y, **options) -> tuple[np.ndarray, np.ndarray]:
     Y = check_array(Y, dtype=np.float64, input_name="Y", **options)
     if X.shape[1] != Y.shape[1]:
         raise ValueError(f"X has {X.shape[1]} features and Y has {Y.shape[1]}; expected the same.")
-    return X, Y
+    # Distances are computed from squared norms, which lose a shift that both samples share.
+    centre = X.mean(axis=0)
+    return X - centre, Y - centre
 
 
 def _thin(rows: np.ndarray) -> np.ndarray:

@@ -68,6 +68,11 @@ def test_one_dimension(fitted):
             call(GOOD[:, 0])
 
 
+def test_labels_of_another_length():
+    with pytest.raises(ValueError, match="reshape"):
+        small().fit(GOOD[:, :1], GOOD[:20, 0])
+
+
 def test_other_features(fitted):
     with pytest.raises(ValueError, match="y has 3 features and X has 2"):
         small().fit(GOOD, np.ones((30, 3)))
@@ -118,6 +123,7 @@ def test_unfitted():
         {"network": "mlp"},
         {"hidden_layer_sizes": 5},
         {"hidden_layer_sizes": (0,)},
+        {"hidden_layer_sizes": (2.5,)},
         {"learning_rate": 0},
         {"learning_rate": np.inf},
         {"batch_size": 0},

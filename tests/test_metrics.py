@@ -52,3 +52,10 @@ def test_bad_input(metric):
 def test_energy_distance_needs_two_rows():
     with pytest.raises(ValueError, match="minimum of 2"):
         energy_distance(np.zeros((1, 2)), np.zeros((5, 2)))
+
+
+@pytest.mark.parametrize("metric", [energy_distance, wasserstein_distance])
+def test_a_common_shift_costs_no_precision(metric):
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(40, 2)), 3 + rng.normal(size=(50, 2))
+    assert metric(X + 1.7e9, Y + 1.7e9) == pytest.approx(metric(X, Y), rel=1e-5)

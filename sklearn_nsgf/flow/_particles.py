@@ -86,9 +86,12 @@ def blur_schedule(blur: Blur, n_steps: int) -> np.ndarray:
     >>> blur_schedule((1.0, 0.25), 3)
     array([1.  , 0.5 , 0.25])
     """
-    first, last = blur if isinstance(blur, tuple) else (blur, blur)
+    blurs = np.ravel(blur).astype(float)
+    if len(blurs) not in (1, 2) or not np.all((blurs > 0) & (blurs < np.inf)):
+        raise ValueError(f"blur={blur!r} must be a positive number or a pair (first, last) of them.")
+    first, last = blurs[0], blurs[-1]
     if n_steps == 1:
-        return np.array([float(last)])
+        return np.array([last])
     return np.geomspace(first, last, n_steps)
 
 

@@ -96,8 +96,8 @@ def build_trajectory_pool(
         Where the flows are simulated, one after the other if it is not the CPU, and where
         the pool lies.
     n_jobs : int, default=None
-        Flows at a time on the CPU. None takes what `joblib.parallel_config` says and, outside of
-        such a context, as many as torch has threads. Threads are the default backend.
+        Flows at a time on the CPU. None takes what `joblib.parallel_config` says if that is more than
+        one, and else as many as torch has threads. Threads are the default backend.
     **flow_options
         Passed on to `particle_flow`.
 

@@ -4,7 +4,7 @@ Conventions, those of GeomLoss with ``p=2``: the cost is ``|x - y|^2 / 2`` and t
 temperature is ``epsilon = blur^2``. In POT's units ``reg = 2 * blur^2``.
 
 How a problem is solved. With ``S = x y^T / epsilon`` the plan is ``exp(S + u + w)``, where
-``u`` and ``w`` gather the potentials, the squared norms and the log-weights (`_reduce`). One
+``u`` and ``w`` gather the potentials, the squared norms and the log-weights. One
 pass in the log domain balances ``u`` and ``w`` and stores the plan (`_log_domain_pass`); from there
 on Sinkhorn's iteration is two matrix-vector products a round on scalings ``alpha`` and ``beta``
 around the stored plan (`_Problem._scale`), accelerated by `_Anderson`. Whenever the
@@ -27,6 +27,8 @@ _LOG_FLOOR = -50.0
 # Scalings are absorbed beyond exp(+-15): times the floor above they stay invisible.
 _LOG_SCALING_LIMIT = 15.0
 _ANNEALING_TOL = 0.1
+# A weight of zero counts as exp(-40), 4e-18.
+_SMALLEST_LOG_WEIGHT = -40.0
 
 
 class SinkhornPotentials(NamedTuple):
@@ -89,7 +91,7 @@ class _Plan(NamedTuple):
     def project(self, points: Tensor) -> Tensor:
         """Barycentric projection: the mean of ``points`` under each row of the plan."""
         weights = self.beta.unsqueeze(-1)
-        mass = self.kernel @ weights
+        mass = _positive(self.kernel @ weights)
         return self.kernel @ (weights * points) / mass
 
 
@@ -144,6 +146,7 @@ def sinkhorn_potentials(
     >>> float(f.sum() + g.sum())  # one point to one point: half the squared distance
     12.5
     """
+    _check_options(blur, tol, max_iter, scaling)
     problem = _Problem(x, y, a, b)
     plan = problem.solve(blur, scaling, tol, max_iter, g_init)
     return problem.potentials(plan, blur, tol)
@@ -166,6 +169,7 @@ def symmetric_potential(
     SinkhornPotentials
         With ``f`` equal to ``g``.
     """
+    _check_options(blur, tol, max_iter)
     problem = _Problem(x, x, a, a)
     plan = problem.solve_symmetric(blur, tol, max_iter)
     return problem.potentials(plan, blur, tol)
@@ -216,6 +220,7 @@ def sinkhorn_velocity(
     tensor([[2., 2.],
             [2., 2.]])
     """
+    _check_options(blur, tol, max_iter, scaling)
     cross_problem, self_problem = _Problem(x, y, a, b), _Problem(x, x, a, a)
     cross = cross_problem.solve(blur, scaling, tol, max_iter, g_init)
     own = self_problem.solve_symmetric(blur, tol, max_iter)
@@ -243,7 +248,8 @@ def sinkhorn_divergence(
 ) -> Tensor:
     r"""Debiased Sinkhorn divergence ``OT(x, y) - OT(x, x)/2 - OT(y, y)/2``.
 
-    For small blur it tends to half the squared 2-Wasserstein distance.
+    For small blur it tends to half the squared 2-Wasserstein distance. It is not differentiable:
+    its gradient in each point is minus the point's weight times `sinkhorn_velocity`.
 
     Parameters
     ----------
@@ -255,6 +261,7 @@ def sinkhorn_divergence(
     Tensor of shape (...)
         In squared units of the data.
     """
+    _check_options(blur, tol, max_iter, scaling)
     cross_problem = _Problem(x, y, a, b)
     cross = cross_problem.potentials(cross_problem.solve(blur, scaling, tol, max_iter, None), blur, tol)
     f_own = symmetric_potential(x, blur=blur, a=a, tol=tol, max_iter=max_iter).f
@@ -267,12 +274,13 @@ class _Problem:
     """One batch of transport problems between fixed clouds; the blur comes with each call."""
 
     def __init__(self, x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> None:
+        _check_clouds(x, y)
         # The problem does not see a common shift, the precision of S does.
         centre = y.mean(dim=-2, keepdim=True)
         self.x, self.y = x - centre, y - centre
         self.x_norms = self.x.square().sum(-1) / 2
         self.y_norms = self.y.square().sum(-1) / 2
-        self.log_a, self.log_b = _log_weights(x, a), _log_weights(y, b)
+        self.log_a, self.log_b = _log_weights(x, a, "a"), _log_weights(y, b, "b")
 
     def potentials(self, plan: _Plan, blur: float, tol: float) -> SinkhornPotentials:
         eps = blur**2
@@ -312,7 +320,7 @@ class _Problem:
             accelerator.forget_origin()
             plan, absorb = self._scale(kernel, u, w, accelerator, tol, max_iter - n_iters)
             n_iters += plan.n_iters
-            if not absorb or n_iters >= max_iter:
+            if not absorb or n_iters >= max_iter or bool(plan.marginal_error.isnan().any()):
                 return plan._replace(n_iters=n_iters)
             w = w + plan.beta.log()
 
@@ -333,8 +341,8 @@ class _Problem:
         log_beta = torch.zeros_like(w)
         for n_iters in range(1, max_iter + 1):
             beta = log_beta.exp()
-            alpha = a / (kernel @ beta.unsqueeze(-1)).squeeze(-1)
-            marginal = beta * (alpha.unsqueeze(-2) @ kernel).squeeze(-2)
+            alpha = a / _positive((kernel @ beta.unsqueeze(-1)).squeeze(-1))
+            marginal = _positive(beta * (alpha.unsqueeze(-2) @ kernel).squeeze(-2))
             error = (marginal - b).abs().sum(-1)
             if bool((error <= tol).all()):
                 absorb = False
@@ -377,10 +385,35 @@ class _Problem:
         )
 
 
-def _log_weights(points: Tensor, weights: Tensor | None) -> Tensor:
+def _log_weights(points: Tensor, weights: Tensor | None, name: str) -> Tensor:
     if weights is None:
         return points.new_full(points.shape[:-1], -math.log(points.shape[-2]))
-    return weights.to(points).log()
+    weights = weights.to(points)
+    if weights.shape != points.shape[:-1]:
+        raise ValueError(
+            f"{name} has shape {tuple(weights.shape)}; expected {tuple(points.shape[:-1])}, a weight a point."
+        )
+    if not bool(((weights >= 0).all(-1) & ((weights.sum(-1) - 1).abs() < 1e-3)).all()):
+        raise ValueError(f"The weights {name} must be non-negative and sum to one.")
+    return weights.log().clamp(min=_SMALLEST_LOG_WEIGHT)
+
+
+def _check_clouds(x: Tensor, y: Tensor) -> None:
+    if x.shape[:-2] != y.shape[:-2] or x.shape[-1:] != y.shape[-1:] or min(x.ndim, y.ndim) < 2:
+        raise ValueError(
+            f"x and y have shapes {tuple(x.shape)} and {tuple(y.shape)}; expected (..., n, d) and "
+            "(..., m, d) with the same leading dimensions and the same d."
+        )
+    if 0 in x.shape or 0 in y.shape:
+        raise ValueError("x and y need at least one point and one dimension each.")
+
+
+def _check_options(blur: float, tol: float, max_iter: int, scaling: float = 0.5) -> None:
+    if not (0 < blur < math.inf and 0 < scaling < 1 and tol >= 0 and max_iter >= 1):
+        raise ValueError(
+            f"blur={blur}, scaling={scaling}, tol={tol}, max_iter={max_iter}: expected a positive blur, a "
+            "scaling between 0 and 1, a tol of at least 0 and a max_iter of at least 1."
+        )
 
 
 def _annealing(diameter: float, blur: float, scaling: float) -> Iterator[float]:
@@ -389,6 +422,11 @@ def _annealing(diameter: float, blur: float, scaling: float) -> Iterator[float]:
     while annealed_blur * scaling > blur:
         yield annealed_blur
         annealed_blur *= scaling
+
+
+def _positive(sums: Tensor) -> Tensor:
+    """Keep logarithms and quotients of sums finite where rounding has lost all of a row."""
+    return sums.clamp(min=torch.finfo(sums.dtype).tiny)
 
 
 def _exp(logits: Tensor) -> Tensor:

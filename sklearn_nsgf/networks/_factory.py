@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import torch
 from torch import nn
@@ -45,13 +46,13 @@ def make_network(
     >>> sum(parameter.numel() for parameter in make_network(2).parameters())
     135170
     """
-    if min(hidden_layer_sizes, default=1) < 1:
+    if not all(isinstance(size, Integral) and size >= 1 for size in hidden_layer_sizes):
         raise ValueError(f"hidden_layer_sizes={hidden_layer_sizes!r} must be positive integers.")
     with isolated_rng(seed):
         if network is None:
             return MLP(n_features, hidden_layer_sizes)
         made = copy.deepcopy(network) if isinstance(network, nn.Module) else network(n_features)
-    _probe(made, n_features)
+        _probe(made, n_features)
     return made
 
 
@@ -62,9 +63,13 @@ def _probe(network: nn.Module, n_features: int) -> None:
     )
     if not isinstance(network, nn.Module):
         raise ValueError(f"{expected}; got a {type(network).__name__}, not a torch.nn.Module.")
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ValueError(f"{expected}; it has no parameters to train.")
     try:
         with torch.no_grad():
             answer = network(torch.zeros(2), torch.zeros(2, n_features))
+            in_double = copy.deepcopy(network).double()
+            in_double(torch.zeros(2).double(), torch.zeros(2, n_features).double())
     except Exception as error:
         raise ValueError(f"{expected}; calling it raised {error!r}.") from error
     shape = getattr(answer, "shape", None)

@@ -89,3 +89,9 @@ def test_batched_flows_are_independent():
     assert batched.x.shape == (4, 2, 60, 2)
     single = particle_flow(x + 5, y, blur=0.3, n_steps=3)
     torch.testing.assert_close(batched.x[-1, 1], single.x[-1], rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("blur", [0, -1.0, np.nan, (0.1, -0.1), (0.1, 0.2, 0.3)])
+def test_a_blur_that_is_none(blur):
+    with pytest.raises(ValueError, match="positive number or a pair"):
+        blur_schedule(blur, 3)

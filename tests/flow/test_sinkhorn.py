@@ -239,3 +239,42 @@ def test_unconverged_is_said():
     result = sinkhorn_velocity(x, y, blur=0.01, tol=1e-9, max_iter=3)
     assert not result.converged
     assert result.marginal_error > 1e-9
+
+
+def test_points_of_weight_zero_count_for_nothing():
+    x, y = clouds()
+    a = random_weights(len(x), 1)
+    a[:5] = 0
+    a /= a.sum()
+    whole = sinkhorn_velocity(x, y, blur=0.5, a=a, **EXACT)
+    without = sinkhorn_velocity(x[5:], y, blur=0.5, a=a[5:], **EXACT)
+    assert whole.converged
+    torch.testing.assert_close(whole.v[5:], without.v, rtol=0, atol=1e-7)
+    assert torch.isfinite(whole.v).all()
+    backwards = sinkhorn_potentials(y, x, blur=0.5, b=a, **EXACT)
+    assert backwards.converged
+    assert torch.isfinite(backwards.g).all()
+
+
+@pytest.mark.parametrize("function", [sinkhorn_potentials, sinkhorn_velocity, sinkhorn_divergence])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"blur": 0.0}, "positive blur"),
+        ({"blur": -1.0}, "positive blur"),
+        ({"blur": float("nan")}, "positive blur"),
+        ({"scaling": 1.0}, "scaling between"),
+        ({"scaling": 0.0}, "scaling between"),
+        ({"tol": -1.0}, "tol of at least"),
+        ({"max_iter": 0}, "max_iter of at least"),
+        ({"a": torch.full((20,), 0.1)}, "sum to one"),
+        ({"a": torch.ones(1)}, r"a has shape \(1,\)"),
+        ({"b": torch.tensor([2.0, -1.0] + 23 * [0.0])}, "non-negative"),
+        ({"y": torch.zeros(4, 2)}, "same d"),
+        ({"y": torch.zeros(0, 3)}, "at least one point"),
+    ],
+)
+def test_bad_arguments(function, options, message):
+    x, y = clouds()
+    with pytest.raises(ValueError, match=message):
+        function(**{"x": x, "y": y, "blur": 0.3, **options})

@@ -40,6 +40,7 @@ def test_a_module_is_copied():
         (lambda n_features: nn.Linear(n_features, n_features), "raised"),
         (lambda n_features: None, "NoneType"),
         (nn.Bilinear(1, 1, 1), "raised"),
+        (nn.Identity(), "no parameters"),
     ],
 )
 def test_a_network_of_another_signature_is_explained(network, message):
