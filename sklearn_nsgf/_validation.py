@@ -43,9 +43,10 @@ def check_flow_data(estimator: BaseEstimator, X, y) -> FlowData:
     """
     X = validate_data(estimator, X, dtype=FLOAT_DTYPES, ensure_min_samples=2)
     if not is_target(y):
-        if y is not None and len(y) != len(X):
+        n_labels = len(X) if y is None else len(_any_array(y))
+        if n_labels != len(X):
             raise ValueError(
-                f"y has one dimension and {len(y)} entries for {len(X)} rows of X. If it is a target sample "
+                f"y has one dimension and {n_labels} entries for {len(X)} rows of X. If it is a target sample "
                 "of one feature, pass y.reshape(-1, 1); labels need one entry a row."
             )
         return FlowData(None, X)
@@ -54,10 +55,12 @@ def check_flow_data(estimator: BaseEstimator, X, y) -> FlowData:
 
 def is_target(y) -> bool:
     """Whether `y` is a target sample, not None or labels of one dimension."""
-    if y is None:
-        return False
+    return y is not None and _any_array(y).ndim > 1
+
+
+def _any_array(y) -> np.ndarray:
     options = {"ensure_2d": False, "allow_nd": True, "dtype": None, "ensure_all_finite": False}
-    return check_array(y, input_name="y", **options).ndim > 1
+    return check_array(y, input_name="y", **options)
 
 
 def check_target(estimator: BaseEstimator, y, *, ensure_min_samples: int) -> np.ndarray:
