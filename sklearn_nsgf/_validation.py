@@ -46,8 +46,8 @@ def check_flow_data(estimator: BaseEstimator, X, y) -> FlowData:
         n_labels = len(X) if y is None else len(_any_array(y))
         if n_labels != len(X):
             raise ValueError(
-                f"y has one dimension and {n_labels} entries for {len(X)} rows of X. If it is a target sample "
-                "of one feature, pass y.reshape(-1, 1); labels need one entry a row."
+                f"y has one dimension and {n_labels} entries for {len(X)} rows of X. If it is a target "
+                "sample of one feature, pass y.reshape(-1, 1); labels need one entry a row."
             )
         return FlowData(None, X)
     return FlowData(X, check_target(estimator, y, ensure_min_samples=2))
