@@ -88,15 +88,16 @@ def fit_ot_cfm(source, target, seed, seconds):
     source_rows = None
     if source is not None:
         source_rows = torch.tensor(scaling.encode(source, 0.0), dtype=torch.float32)
+    learning_rate = SinkhornFlowTransport().learning_rate
     torch.manual_seed(seed)
     np.random.seed(seed)  # torchcfm draws from the plan with NumPy's global generator
     matcher = ExactOptimalTransportConditionalFlowMatcher(sigma=0.0)
     network = make_network(2, seed=seed)
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.002, fused=True)
+    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(1 - 1 / 250))
     n_iter, start = 0, time.perf_counter()
     while (spent := (time.perf_counter() - start) / seconds) < 1:
-        rate = 0.002 * min(1.0, spent / 0.05 + 0.01) * (1 + math.cos(math.pi * spent)) / 2
+        rate = learning_rate * min(1.0, spent / 0.05 + 0.01) * (1 + math.cos(math.pi * spent)) / 2
         optimizer.param_groups[0]["lr"] = rate
         x1 = target_rows[torch.randint(len(target_rows), (256,))]
         if source_rows is None:

@@ -64,7 +64,7 @@ class SinkhornFlowTransport(BaseFlowTransport):
         multi-layer perceptron.
     hidden_layer_sizes : sequence of int, default=(256, 256, 256)
         Widths of the perceptron's layers; not used with a `network`.
-    learning_rate : float, default=0.002
+    learning_rate : float, default=0.005
         Largest rate of Adam's schedule: a short warm-up, then a cosine to zero.
     batch_size : int, default=256
         Points in each optimiser step.
@@ -101,7 +101,8 @@ class SinkhornFlowTransport(BaseFlowTransport):
     loss_curve_ : list of float
         Training loss at about 50 evaluations, each the mean since the last one.
     validation_curve_ : list of float
-        Validation loss at the same evaluations; empty without early stopping.
+        Validation loss at the same evaluations, without those in the first 15 % of `max_iter`; empty without
+        early stopping.
     n_iter_ : int
         Optimiser steps taken.
     device_ : str
@@ -169,7 +170,7 @@ class SinkhornFlowTransport(BaseFlowTransport):
         solver="euler",
         network=None,
         hidden_layer_sizes=(256, 256, 256),
-        learning_rate=0.002,
+        learning_rate=0.005,
         batch_size=256,
         max_iter=4000,
         early_stopping="auto",

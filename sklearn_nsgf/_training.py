@@ -18,6 +18,8 @@ from sklearn_nsgf.flow import PathSample
 logger = logging.getLogger("sklearn_nsgf")
 
 WARM_UP = 0.05
+# The averaged parameters remember about this share of the training.
+AVERAGING = 0.1
 LARGEST_GRADIENT_NORM = 1.0
 N_EVALUATIONS = 50
 
@@ -34,8 +36,8 @@ class TrainingResult(NamedTuple):
     loss_curve : list of float
         Training loss, averaged between two evaluations.
     validation_curve : list of float
-        Loss of the averaged network on the validation batch at every evaluation; empty without
-        one.
+        Loss of the averaged network on the validation batch at every evaluation after the first
+        15 % of `max_iter`; empty without one.
     n_iter : int
         Optimiser steps taken.
     """
@@ -74,7 +76,9 @@ def train_network(
         Largest rate of the schedule.
     validation : PathSample, optional
         Held-out batch. With it training stops when the averaged network's loss on it has not
-        improved for `n_iter_no_change` evaluations, and the best parameters are kept.
+        improved for `n_iter_no_change` evaluations, and the best parameters are kept. The first
+        evaluation comes when the warm-up and the average's first window are over: before that
+        the loss says more about the start than about the training.
     n_iter_no_change : int, default=10
 
     Returns
@@ -126,7 +130,8 @@ def train_network(
             loss_curve.append(_finite_mean(losses, n_iter))
             losses = []
             logger.debug("iteration %d of %d: loss %.3g", n_iter, max_iter, loss_curve[-1])
-            if stopping is not None and stopping.update(average):
+            settled = n_iter >= (WARM_UP + AVERAGING) * max_iter
+            if stopping is not None and settled and stopping.update(average):
                 break
     if stopping is not None:
         average.load_state_dict(stopping.best_state)
@@ -178,4 +183,4 @@ def _warm_up_then_cosine(max_iter: int) -> Callable[[int], float]:
 
 
 def _ema_decay(max_iter: int) -> float:
-    return max(0.0, 1 - 10 / max_iter)
+    return max(0.0, 1 - 1 / (AVERAGING * max_iter))

@@ -12,7 +12,10 @@ from sklearn_nsgf.networks._embedding import TimeEmbedding
 
 
 class MLP(nn.Module):
-    """Multi-layer perceptron on a point and its time, with SiLU activations.
+    """Multi-layer perceptron on a point and its time, with ReLU activations.
+
+    Where the paths of neighbouring points part, as between the modes of a target, the velocity jumps:
+    rectifiers follow that sooner than smooth activations do.
 
     Parameters
     ----------
@@ -33,7 +36,7 @@ class MLP(nn.Module):
         widths = [n_features + self.time_embedding.width, *hidden_layer_sizes]
         layers: list[nn.Module] = []
         for n_inputs, n_outputs in pairwise(widths):
-            layers += [nn.Linear(n_inputs, n_outputs), nn.SiLU()]
+            layers += [nn.Linear(n_inputs, n_outputs), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], n_features))
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:

@@ -70,6 +70,37 @@ def test_array_sampler_draws_without_replacement():
     assert sorted(ArraySampler(rows).draw(10, np.random.default_rng(0)).ravel()) == list(range(10))
 
 
+def test_array_sampler_draws_every_row_equally_often_and_spreads_its_draws():
+    rows = np.random.default_rng(0).normal(size=(1000, 2))
+    sampler, rng = ArraySampler(rows), np.random.default_rng(1)
+    index = {tuple(row): i for i, row in enumerate(rows.astype(np.float32).tolist())}
+    counts = np.zeros(1000)
+    right = []
+    for _ in range(2000):
+        drawn = sampler.draw(60, rng)
+        counts[[index[tuple(row)] for row in drawn.tolist()]] += 1
+        right.append((drawn[:, 0] > 0).sum())
+    # Each count is binomial with mean 120 and deviation 10.6.
+    assert abs(counts - 120).max() < 6 * 10.6
+    assert counts.std() < 1.2 * 10.6
+    # Independent draws would have a deviation of 3.9.
+    assert np.std(right) < 2
+
+
+def test_gaussian_sampler_spreads_its_draws():
+    sampler, rng = GaussianSampler([1.0, 2.0]), np.random.default_rng(0)
+    first, second = sampler.draw(1000, rng), sampler.draw(1000, rng)
+    assert not np.array_equal(first, second)
+    # Independent draws would have a mean with deviations of 0.03 and 0.06.
+    assert abs(first.mean(0)).max() < 0.01
+
+
+def test_gaussian_sampler_beyond_the_dimensions_of_sobol_points():
+    drawn = GaussianSampler(np.full(21_202, 3.0)).draw(2, np.random.default_rng(0))
+    assert drawn.dtype == np.float32
+    assert drawn.std() == pytest.approx(3, abs=0.1)
+
+
 def test_gaussian_sampler_has_the_deviations_asked_for():
     drawn = GaussianSampler([1.0, 2.0, 0.0]).draw(100_000, np.random.default_rng(0))
     np.testing.assert_allclose(drawn.mean(0), 0, atol=0.03)
