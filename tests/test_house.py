@@ -11,6 +11,7 @@ ROOT = Path(sklearn_nsgf.__file__).parent
 # A module may import modules of its own layer or of those before it.
 LAYERS = [
     ["_torch", "_sklearn"],
+    ["flow._anderson", "flow._plan"],
     ["flow._sinkhorn", "flow._ode", "flow._path", "flow._samplers"],
     ["flow._particles"],
     ["flow._pool"],

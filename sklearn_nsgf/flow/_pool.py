@@ -16,6 +16,10 @@ from sklearn_nsgf.flow._particles import Trajectory, particle_flow
 from sklearn_nsgf.flow._path import PathSample, straight_path
 from sklearn_nsgf.flow._samplers import Sampler
 
+# Accelerators simulate as many flows side by side as have plans of this size in all. On a CPU
+# single flows stay in the cache, and none waits for a harder one.
+_PLAN_SIZE_AT_ONCE = {"cuda": 2**26, "mps": 2**24}
+
 
 class TrajectoryPool:
     """Paths of particles, from which training draws points and velocities.
@@ -93,8 +97,7 @@ def build_trajectory_pool(
         Number of source and of target points in each.
     seed : int
     device : torch device, default="cpu"
-        Where the flows are simulated, one after the other if it is not the CPU, and where
-        the pool lies.
+        Where the flows are simulated, many in one tensor if it is not the CPU, and where the pool lies.
     n_jobs : int, default=None
         Flows at a time on the CPU. None takes what `joblib.parallel_config` says if that is more than
         one, and else as many as torch has threads. Threads are the default backend.
@@ -130,31 +133,38 @@ def build_trajectory_pool(
         flow_options=flow_options,
     )
     seeds = np.random.SeedSequence(seed).spawn(n_flows)
+    n_at_once = max(1, _PLAN_SIZE_AT_ONCE.get(device.type, 1) // n_particles**2)
+    groups = [seeds[start : start + n_at_once] for start in range(0, n_flows, n_at_once)]
     n_threads = torch.get_num_threads()
     with one_thread():
         if device.type == "cpu":
             parallel = Parallel(n_jobs=_n_jobs_or_threads(n_jobs, n_threads), prefer="threads")
-            trajectories = parallel(delayed(simulate)(flow_seed) for flow_seed in seeds)
+            trajectories = parallel(delayed(simulate)(group) for group in groups)
         else:
-            trajectories = [simulate(flow_seed) for flow_seed in seeds]
+            trajectories = [simulate(group) for group in groups]
     return PoolReport(
-        TrajectoryPool(torch.cat([trajectory.x.transpose(0, 1) for trajectory in trajectories])),
-        torch.cat([trajectory.converged for trajectory in trajectories]).float().mean().item(),
-        torch.cat([trajectory.marginal_error for trajectory in trajectories]).max().item(),
+        TrajectoryPool(
+            torch.cat([trajectory.x.flatten(1, 2).transpose(0, 1) for trajectory in trajectories])
+        ),
+        torch.cat([trajectory.converged.flatten() for trajectory in trajectories]).float().mean().item(),
+        torch.cat([trajectory.marginal_error.flatten() for trajectory in trajectories]).max().item(),
     )
 
 
 def _simulate(
-    seed: np.random.SeedSequence,
+    seeds: list[np.random.SeedSequence],
     source: Sampler,
     target: Sampler,
     n_particles: int,
     device: torch.device,
     flow_options: dict[str, Any],
 ) -> Trajectory:
-    rng = np.random.default_rng(seed)
-    x = torch.from_numpy(source.draw(n_particles, rng)).to(device)
-    y = torch.from_numpy(target.draw(n_particles, rng)).to(device)
+    """One flow for each seed, side by side."""
+    draws = [
+        (source.draw(n_particles, rng), target.draw(n_particles, rng))
+        for rng in map(np.random.default_rng, seeds)
+    ]
+    x, y = (torch.from_numpy(np.stack(clouds)).to(device) for clouds in zip(*draws, strict=True))
     with one_thread():
         return particle_flow(x, y, **flow_options)
 

@@ -3,13 +3,13 @@
 Conventions, those of GeomLoss with ``p=2``: the cost is ``|x - y|^2 / 2`` and the
 temperature is ``epsilon = blur^2``. In POT's units ``reg = 2 * blur^2``.
 
-How a problem is solved. With ``S = x y^T / epsilon`` the plan is ``exp(S + u + w)``, where
-``u`` and ``w`` gather the potentials, the squared norms and the log-weights. One
-pass in the log domain balances ``u`` and ``w`` and stores the plan (`_log_domain_pass`); from there
-on Sinkhorn's iteration is two matrix-vector products a round on scalings ``alpha`` and ``beta``
-around the stored plan (`_Problem._scale`), accelerated by `_Anderson`. Whenever the
-scalings grow too far from one they are absorbed into ``w`` by another log-domain pass.
-A cold start walks the blur down from the diameter of the data (`_annealing`).
+How a problem is solved. With ``S = x y^T / epsilon`` the plan is ``exp(S + u + w)``, where ``u`` and
+``w`` gather the potentials, the squared norms and the log-weights (`_plan.Plan`). Two half-rounds in
+the log domain make any start safe. From there on Sinkhorn's iteration is two matrix-vector products
+a round on scalings ``alpha`` and ``beta`` around that plan, accelerated by `_anderson.Anderson`; scalings
+that grow too far from one are absorbed into ``u`` and ``w``. A cold start solves a subsample first
+(`_Problem._coarse_start`), and a small problem walks the blur down from the diameter of the
+data (`_annealing`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Entries of the plan below exp(-50) are stored as zeros: no sum could see them, and numbers
-# close to the smallest float are slow on CPUs.
-_LOG_FLOOR = -50.0
-# Scalings are absorbed beyond exp(+-15): times the floor above they stay invisible.
-_LOG_SCALING_LIMIT = 15.0
+from sklearn_nsgf.flow._anderson import Anderson
+from sklearn_nsgf.flow._plan import Plan, Similarity, SymmetricPlan
+
 _ANNEALING_TOL = 0.1
+# Larger problems than this take a cold start from a subsample of this many points.
+_COARSE_POINTS = 2048
 # A weight of zero counts as exp(-40), 4e-18.
 _SMALLEST_LOG_WEIGHT = -40.0
 
@@ -77,22 +77,10 @@ class SinkhornVelocity(NamedTuple):
     marginal_error: Tensor
 
 
-class _Plan(NamedTuple):
-    """A plan ``alpha * kernel * beta`` with exact row marginals, and its reduced potentials."""
-
-    kernel: Tensor
-    alpha: Tensor
-    beta: Tensor
-    u: Tensor
-    w: Tensor
+class _Solution(NamedTuple):
+    plan: Plan | SymmetricPlan
     marginal_error: Tensor
     n_iters: int
-
-    def project(self, points: Tensor) -> Tensor:
-        """Barycentric projection: the mean of ``points`` under each row of the plan."""
-        weights = self.beta.unsqueeze(-1)
-        mass = _positive(self.kernel @ weights)
-        return self.kernel @ (weights * points) / mass
 
 
 @torch.no_grad()
@@ -148,8 +136,7 @@ def sinkhorn_potentials(
     """
     _check_options(blur, tol, max_iter, scaling)
     problem = _Problem(x, y, a, b)
-    plan = problem.solve(blur, scaling, tol, max_iter, g_init)
-    return problem.potentials(plan, blur, tol)
+    return problem.potentials(problem.solve(blur, scaling, tol, max_iter, g_init), blur, tol)
 
 
 @torch.no_grad()
@@ -171,8 +158,7 @@ def symmetric_potential(
     """
     _check_options(blur, tol, max_iter)
     problem = _Problem(x, x, a, a)
-    plan = problem.solve_symmetric(blur, tol, max_iter)
-    return problem.potentials(plan, blur, tol)
+    return problem.potentials(problem.solve_symmetric(blur, tol, max_iter), blur, tol)
 
 
 @torch.no_grad()
@@ -226,7 +212,7 @@ def sinkhorn_velocity(
     own = self_problem.solve_symmetric(blur, tol, max_iter)
     error = torch.maximum(cross.marginal_error, own.marginal_error)
     return SinkhornVelocity(
-        v=cross.project(y) - own.project(x),
+        v=cross.plan.project(y) - own.plan.project(x),
         g=cross_problem.potentials(cross, blur, tol).g,
         converged=error <= tol,
         n_iters=cross.n_iters,
@@ -276,113 +262,103 @@ class _Problem:
     def __init__(self, x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> None:
         _check_clouds(x, y)
         # The problem does not see a common shift, the precision of S does.
-        centre = y.mean(dim=-2, keepdim=True)
-        self.x, self.y = x - centre, y - centre
+        self.centre = y.mean(dim=-2, keepdim=True)
+        self.x, self.y = x - self.centre, y - self.centre
         self.x_norms = self.x.square().sum(-1) / 2
         self.y_norms = self.y.square().sum(-1) / 2
         self.log_a, self.log_b = _log_weights(x, a, "a"), _log_weights(y, b, "b")
 
-    def potentials(self, plan: _Plan, blur: float, tol: float) -> SinkhornPotentials:
-        eps = blur**2
+    def potentials(self, solution: _Solution, blur: float, tol: float) -> SinkhornPotentials:
+        eps, (u, w) = blur**2, solution.plan.reduced_potentials()
         return SinkhornPotentials(
-            f=eps * (plan.u + plan.alpha.log() - self.log_a) + self.x_norms,
-            g=eps * (plan.w + plan.beta.log() - self.log_b) + self.y_norms,
-            converged=plan.marginal_error <= tol,
-            n_iters=plan.n_iters,
-            marginal_error=plan.marginal_error,
+            f=eps * (u - self.log_a) + self.x_norms,
+            g=eps * (w - self.log_b) + self.y_norms,
+            converged=solution.marginal_error <= tol,
+            n_iters=solution.n_iters,
+            marginal_error=solution.marginal_error,
         )
 
-    def solve(self, blur: float, scaling: float, tol: float, max_iter: int, g_init: Tensor | None) -> _Plan:
+    def solve(
+        self, blur: float, scaling: float, tol: float, max_iter: int, g_init: Tensor | None
+    ) -> _Solution:
         n_iters = 0
         if g_init is None:
-            g = torch.zeros_like(self.y_norms)
-            for annealed_blur in _annealing(self._diameter(), blur, scaling):
-                plan = self._solve_at(annealed_blur, g, _ANNEALING_TOL, max_iter)
-                g = self.potentials(plan, annealed_blur, tol).g
-                n_iters += plan.n_iters
-        else:
-            g = g_init
-        plan = self._solve_at(blur, g, tol, max_iter)
-        return plan._replace(n_iters=n_iters + plan.n_iters)
+            g_init, n_iters = self._cold_start(blur, scaling, max_iter)
+        solution = self._solve_at(blur, g_init, tol, max_iter)
+        return solution._replace(n_iters=n_iters + solution.n_iters)
+
+    def _cold_start(self, blur: float, scaling: float, max_iter: int) -> tuple[Tensor, int]:
+        if min(self.x.shape[-2], self.y.shape[-2]) > 2 * _COARSE_POINTS:
+            return self._coarse_start(blur, scaling, max_iter)
+        g, n_iters = torch.zeros_like(self.y_norms), 0
+        for annealed_blur in _annealing(self._diameter(), blur, scaling):
+            solution = self._solve_at(annealed_blur, g, _ANNEALING_TOL, max_iter)
+            g = self.potentials(solution, annealed_blur, _ANNEALING_TOL).g
+            n_iters += solution.n_iters
+        return g, n_iters
+
+    def _coarse_start(self, blur: float, scaling: float, max_iter: int) -> tuple[Tensor, int]:
+        """Target potential that the source potential of a random subsample implies."""
+        eps, coarse = blur**2, self._subsample()
+        solution = coarse.solve(blur, scaling, _ANNEALING_TOL, max_iter, None)
+        f, *_ = coarse.potentials(solution, blur, _ANNEALING_TOL)
+        similarity = Similarity(self.y - coarse.centre, coarse.x, eps)
+        g = -eps * similarity.logsumexp((f - coarse.x_norms) / eps + coarse.log_a)
+        return g + (self.y - coarse.centre).square().sum(-1) / 2, solution.n_iters
+
+    def _subsample(self) -> _Problem:
+        generator = torch.Generator().manual_seed(0)
+
+        def rows(n: int) -> Tensor:
+            return torch.randperm(n, generator=generator)[:_COARSE_POINTS].to(self.x.device)
+
+        x_rows, y_rows = rows(self.x.shape[-2]), rows(self.y.shape[-2])
+        a, b = self.log_a[..., x_rows].softmax(-1), self.log_b[..., y_rows].softmax(-1)
+        return _Problem(self.x[..., x_rows, :], self.y[..., y_rows, :], a, b)
 
     def _diameter(self) -> float:
         """Upper bound on the distance between any two points of the largest problem."""
         return math.sqrt(2 * self.x_norms.max()) + math.sqrt(2 * self.y_norms.max())
 
-    def _solve_at(self, blur: float, g: Tensor, tol: float, max_iter: int) -> _Plan:
-        eps = blur**2
-        similarity = self.x @ self.y.mT / eps
-        w = (g - self.y_norms) / eps + self.log_b
-        accelerator = _Anderson(self.log_b.exp())
-        n_iters = 0
-        while True:
-            u, w, kernel = _log_domain_pass(similarity, w, self.log_a, self.log_b)
-            accelerator.forget_origin()
-            plan, absorb = self._scale(kernel, u, w, accelerator, tol, max_iter - n_iters)
-            n_iters += plan.n_iters
-            if not absorb or n_iters >= max_iter or bool(plan.marginal_error.isnan().any()):
-                return plan._replace(n_iters=n_iters)
-            w = w + plan.beta.log()
-
-    def _scale(
-        self,
-        kernel: Tensor,
-        u: Tensor,
-        w: Tensor,
-        accelerator: _Anderson,
-        tol: float,
-        max_iter: int,
-    ) -> tuple[_Plan, bool]:
-        """Sinkhorn's iteration by products with the stored plan, until it is solved.
-
-        The second value says that the scalings have drifted too far and must be absorbed.
-        """
-        a, b = self.log_a.exp(), self.log_b.exp()
-        log_beta = torch.zeros_like(w)
+    def _solve_at(self, blur: float, g: Tensor, tol: float, max_iter: int) -> _Solution:
+        """Sinkhorn's iteration from the target potential `g` until the marginals are met."""
+        eps, b = blur**2, self.log_b.exp()
+        plan = Plan(self.x, self.y, eps, self.log_a, self.log_b, (g - self.y_norms) / eps + self.log_b)
+        accelerator = Anderson(b)
+        log_beta = torch.zeros_like(g)
         for n_iters in range(1, max_iter + 1):
-            beta = log_beta.exp()
-            alpha = a / _positive((kernel @ beta.unsqueeze(-1)).squeeze(-1))
-            marginal = _positive(beta * (alpha.unsqueeze(-2) @ kernel).squeeze(-2))
+            marginal = plan.balance(log_beta)
             error = (marginal - b).abs().sum(-1)
-            if bool((error <= tol).all()):
-                absorb = False
+            unsolved = error > tol
+            # Also left when everything is NaN.
+            if not bool(unsolved.any()):
                 break
-            drift = torch.maximum(log_beta.abs().amax(), alpha.log().abs().amax())
-            absorb = not bool(drift < _LOG_SCALING_LIMIT)
-            if absorb:
-                break
-            log_beta = accelerator.step(log_beta, self.log_b - marginal.log(), error)
-        return _Plan(kernel, alpha, beta, u, w, error, n_iters), absorb
+            if plan.has_drifted():
+                plan.absorb()
+                accelerator.forget_origin()
+                log_beta = torch.zeros_like(g)
+            step = accelerator.step(log_beta, self.log_b - marginal.log())
+            log_beta = log_beta + step * unsolved.unsqueeze(-1)
+        return _Solution(plan, error, n_iters)
 
-    def solve_symmetric(self, blur: float, tol: float, max_iter: int) -> _Plan:
+    def solve_symmetric(self, blur: float, tol: float, max_iter: int) -> _Solution:
         """Transport of x to itself: one potential, one scaling.
 
         The damped update ``q <- q (a / (q K q))^(2/3)`` contracts by 1/3 a round whatever the
         problem: its linear part is ``1 - 2/3 (1 + s)`` with ``s`` in [0, 1] an eigenvalue of the
         plan. K has a unit diagonal, so nothing can underflow and nothing is ever absorbed.
         """
-        eps = blur**2
-        log_norms = self.x_norms / eps
-        logits = self.x @ self.x.mT / eps - log_norms.unsqueeze(-1) - log_norms.unsqueeze(-2)
-        kernel = _exp(logits.clamp_(max=0.0))
         a = self.log_a.exp()
+        plan = SymmetricPlan(self.x, blur**2)
         # The start is exact both for far apart points (1/sqrt(a)) and for coincident ones (1).
-        scaling = a / (kernel @ a.unsqueeze(-1)).squeeze(-1).sqrt()
+        plan.scaling = a / plan.times(a).sqrt()
         for n_iters in range(1, max_iter + 1):
-            marginal = scaling * (kernel @ scaling.unsqueeze(-1)).squeeze(-1)
+            marginal = plan.scaling * plan.times(plan.scaling)
             error = (marginal - a).abs().sum(-1)
-            if bool((error <= tol).all()):
+            if not bool((error > tol).any()):
                 break
-            scaling = scaling * (a / marginal).pow(2 / 3)
-        return _Plan(
-            kernel,
-            scaling,
-            scaling,
-            u=-log_norms,
-            w=-log_norms,
-            marginal_error=error,
-            n_iters=n_iters,
-        )
+            plan.scaling = plan.scaling * (a / marginal).pow(2 / 3)
+        return _Solution(plan, error, n_iters)
 
 
 def _log_weights(points: Tensor, weights: Tensor | None, name: str) -> Tensor:
@@ -422,76 +398,3 @@ def _annealing(diameter: float, blur: float, scaling: float) -> Iterator[float]:
     while annealed_blur * scaling > blur:
         yield annealed_blur
         annealed_blur *= scaling
-
-
-def _positive(sums: Tensor) -> Tensor:
-    """Keep logarithms and quotients of sums finite where rounding has lost all of a row."""
-    return sums.clamp(min=torch.finfo(sums.dtype).tiny)
-
-
-def _exp(logits: Tensor) -> Tensor:
-    """Exponential in place, exactly zero below the floor."""
-    return logits.clamp_(min=_LOG_FLOOR).exp_().sub_(math.exp(_LOG_FLOOR))
-
-
-def _log_domain_pass(
-    similarity: Tensor, w: Tensor, log_a: Tensor, log_b: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One full Sinkhorn iteration by log-sum-exp: no start, however bad, underflows.
-
-    Returns the reduced potentials and the plan, whose columns are exact; each row then keeps at
-    least the share ``min(b)`` of its mass.
-    """
-    logits = similarity + w.unsqueeze(-2)
-    u = log_a - _logsumexp(logits, dim=-1)
-    logits = torch.add(similarity, u.unsqueeze(-1), out=logits)
-    w = log_b - _logsumexp(logits, dim=-2)
-    logits += w.unsqueeze(-2)
-    return u, w, _exp(logits)
-
-
-def _logsumexp(logits: Tensor, dim: int) -> Tensor:
-    largest = logits.amax(dim, keepdim=True)
-    return largest.squeeze(dim) + _exp(logits - largest).sum(dim).log()
-
-
-class _Anderson:
-    """Anderson acceleration of a fixed-point iteration ``z <- z + residual(z)``.
-
-    The next point combines the last few so that the combined residual is smallest in the
-    weighted norm. Where rounding makes a step point away from the residual the plain one is taken;
-    steps longer than `largest_step` are cut.
-    """
-
-    memory = 5
-    largest_step = 10.0
-
-    def __init__(self, weights: Tensor) -> None:
-        self.weights = weights
-        self.steps: list[tuple[Tensor, Tensor]] = []
-        self.last: tuple[Tensor, Tensor] | None = None
-
-    def forget_origin(self) -> None:
-        """The next point counts from another origin; the steps made so far stay valid."""
-        self.last = None
-
-    def step(self, point: Tensor, residual: Tensor, error: Tensor) -> Tensor:
-        if self.last is not None:
-            self.steps.append((point - self.last[0], residual - self.last[1]))
-            del self.steps[: -self.memory]
-        self.last = point, residual
-        if not self.steps:
-            return point + residual
-        point_steps, residual_steps = (torch.stack(steps, -2) for steps in zip(*self.steps, strict=True))
-        weighted = residual_steps * self.weights.unsqueeze(-2)
-        gram = weighted @ residual_steps.mT
-        ridge = 10 * torch.finfo(gram.dtype).eps * gram.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
-        identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-        gram = gram + (ridge + torch.finfo(gram.dtype).tiny) * identity
-        coefficients = torch.linalg.solve(gram, weighted @ residual.unsqueeze(-1))
-        correction = ((point_steps + residual_steps).mT @ coefficients).squeeze(-1)
-        step = residual - correction
-        ascends = (self.weights * residual * step).sum(-1, keepdim=True) > 0
-        step = torch.where(ascends, step, residual)
-        length = step.abs().amax(-1, keepdim=True)
-        return point + step * (self.largest_step / length).clamp(max=1.0)

@@ -7,6 +7,7 @@ from sklearn_nsgf.flow import (
     ArraySampler,
     GaussianSampler,
     TrajectoryPool,
+    _pool,
     build_trajectory_pool,
     particle_flow,
 )
@@ -39,6 +40,14 @@ def test_the_same_bytes_for_any_number_of_jobs(backend):
     with joblib.parallel_config(backend):
         assert torch.equal(build(n_jobs=2).pool.paths, expected)
     assert not torch.equal(build(seed=1).pool.paths, expected)
+
+
+def test_flows_side_by_side_are_those_one_after_the_other(monkeypatch):
+    expected = build(n_flows=5).pool.paths
+    monkeypatch.setattr(_pool, "_PLAN_SIZE_AT_ONCE", {"cpu": 2 * 64**2})
+    report = build(n_flows=5)
+    assert report.converged == 1
+    torch.testing.assert_close(report.pool.paths, expected, rtol=0, atol=1e-2)
 
 
 def test_the_number_of_threads_is_given_back():

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from sklearn_nsgf.flow import (
+    _plan,
+    _sinkhorn,
     sinkhorn_divergence,
     sinkhorn_potentials,
     sinkhorn_velocity,
@@ -176,6 +178,36 @@ def test_batches_are_independent_problems():
     for k, (x_k, y_k) in enumerate(pairs):
         single = sinkhorn_velocity(x_k, y_k, blur=0.3, **EXACT)
         torch.testing.assert_close(batched.v[k // 2, k % 2], single.v, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("coarse_points", [2048, 16])
+@pytest.mark.parametrize("blur", [0.02, 0.3])
+def test_recomputed_blocks_and_a_coarse_start_give_the_answer_of_a_stored_plan(
+    monkeypatch, blur, coarse_points
+):
+    x, y = (torch.stack([cloud, cloud + 1]) for cloud in clouds(70, 90))
+    a = torch.stack([random_weights(70, 0), random_weights(70, 1)])
+    options = {"blur": blur, "a": a, "tol": 1e-6, "max_iter": 20_000}
+    stored, divergence = sinkhorn_velocity(x, y, **options), sinkhorn_divergence(x, y, **options)
+    monkeypatch.setattr(_plan, "_STORED_SIZE", {"cpu": 0})
+    monkeypatch.setattr(_plan, "_BLOCK_SIZE", {"cpu": 4000})
+    monkeypatch.setattr(_sinkhorn, "_COARSE_POINTS", coarse_points)
+    blocks = [rows for rows, _ in _plan.Similarity(x, y, blur).plus(y[..., 0])]
+    assert [rows.start for rows in blocks] == [0, 22, 44, 66]
+    streamed = sinkhorn_velocity(x, y, **options)
+    assert stored.converged.all()
+    assert streamed.converged.all()
+    torch.testing.assert_close(streamed.v, stored.v, rtol=0, atol=1e-3)
+    torch.testing.assert_close(sinkhorn_divergence(x, y, **options), divergence, rtol=1e-5, atol=0)
+
+
+def test_an_easy_problem_does_not_move_while_a_hard_one_is_solved():
+    x, y = (torch.stack([cloud, 10 * cloud]) for cloud in clouds())
+    both = sinkhorn_velocity(x, y, blur=0.8)
+    easy = sinkhorn_velocity(x[0], y[0], blur=0.8, scaling=0.5)
+    assert both.converged.all()
+    assert both.n_iters > easy.n_iters
+    torch.testing.assert_close(both.v[0], easy.v, rtol=0, atol=1e-2)
 
 
 def test_annealing_does_not_change_the_answer():

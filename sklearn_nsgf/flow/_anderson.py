@@ -1,0 +1,67 @@
+"""Anderson acceleration."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Anderson:
+    """Anderson acceleration of a fixed-point iteration ``z <- z + residual(z)`` [1]_.
+
+    The next point combines the last few so that the combined residual is smallest in the
+    weighted norm. Where rounding makes a step point away from the residual the plain one is taken;
+    steps longer than `largest_step` are cut.
+
+    Parameters
+    ----------
+    weights : Tensor of shape (..., m)
+        Weights of the norm. Leading dimensions are independent problems.
+
+    References
+    ----------
+    .. [1] Walker, Ni. Anderson Acceleration for Fixed-Point Iterations. SIAM Journal on Numerical
+       Analysis 49(4), 2011.
+    """
+
+    memory = 5
+    largest_step = 10.0
+
+    def __init__(self, weights: Tensor) -> None:
+        self.root_weights = weights.sqrt()
+        shape = (*weights.shape[:-1], self.memory, weights.shape[-1])
+        # Differences of the plain steps' ends, and of the weighted residuals.
+        self.end_differences = weights.new_zeros(shape)
+        self.residual_differences = weights.new_zeros(shape)
+        self.n_differences = 0
+        self.last: tuple[Tensor, Tensor] | None = None
+
+    def forget_origin(self) -> None:
+        """The next point counts from another origin; the differences so far stay valid."""
+        self.last = None
+
+    def step(self, point: Tensor, residual: Tensor) -> Tensor:
+        """Return the step to the next point."""
+        end, weighted = point + residual, residual * self.root_weights
+        if self.last is not None:
+            place = self.n_differences % self.memory
+            torch.sub(end, self.last[0], out=self.end_differences[..., place, :])
+            torch.sub(weighted, self.last[1], out=self.residual_differences[..., place, :])
+            self.n_differences += 1
+        self.last = end, weighted
+        step = residual
+        if self.n_differences:
+            n_used = min(self.n_differences, self.memory)
+            differences = self.residual_differences[..., :n_used, :]
+            gram = differences @ differences.mT
+            # Keeps the system solvable: absolutely, and relative to the rounding in it.
+            diagonal = gram.diagonal(dim1=-2, dim2=-1)
+            precision = torch.finfo(gram.dtype)
+            diagonal += 10 * precision.eps * diagonal.sum(-1, keepdim=True) + precision.tiny
+            coefficients = torch.linalg.solve(gram, differences @ weighted.unsqueeze(-1))
+            combined = (self.end_differences[..., :n_used, :].mT @ coefficients).squeeze(-1)
+            step = residual - combined
+            ascends = (weighted * self.root_weights * step).sum(-1, keepdim=True) > 0
+            step = torch.where(ascends, step, residual)
+        length = step.abs().amax(-1, keepdim=True)
+        return step * (self.largest_step / length).clamp(max=1.0)

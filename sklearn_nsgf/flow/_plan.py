@@ -1,0 +1,197 @@
+"""Transport plans of point clouds: stored while they fit, recomputed block by block where not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+# Entries of a plan are at least exp(-50): no sum can see that, and smaller numbers are slow on CPUs.
+_LOG_FLOOR = -50.0
+# Scalings are absorbed beyond exp(15): times the floor they stay invisible.
+_LARGEST_LOG_SCALING = 15.0
+# Numbers in a stored matrix, at most, and in one block of a larger one.
+_STORED_SIZE = {"cpu": 2**24, "cuda": 2**28, "mps": 2**26}
+_BLOCK_SIZE = {"cpu": 2**20, "cuda": 2**26, "mps": 2**26}
+
+
+class Similarity:
+    """The matrix ``S = x y^T / epsilon``, which is made when it is needed."""
+
+    def __init__(self, x: Tensor, y: Tensor, eps: float) -> None:
+        self.x, self.y, self.eps = x, y, eps
+        self.n_rows, self.size = x.shape[-2], math.prod(x.shape[:-1]) * y.shape[-2]
+        self.fits = self.size <= _STORED_SIZE[x.device.type]
+
+    def plus(self, w: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Blocks of rows of the matrix, with `w` added to every row."""
+        n_block = self.n_rows
+        if not self.fits:
+            n_block = max(16, _BLOCK_SIZE[w.device.type] * self.n_rows // self.size)
+        for start in range(0, self.n_rows, n_block):
+            rows = slice(start, start + n_block)
+            yield rows, (self.x[..., rows, :] / self.eps @ self.y.mT).add_(w.unsqueeze(-2))
+
+    def logsumexp(self, w: Tensor) -> Tensor:
+        """Logarithms of the row sums of ``exp(S + w)``."""
+        sums = []
+        for _, logits in self.plus(w):
+            largest, exponentials = _shifted_exp(logits)
+            sums.append(largest + exponentials.sum(-1).log())
+        return torch.cat(sums, -1)
+
+
+class _Blocks:
+    """A positive matrix, in one stored block or in many that are made anew for each use."""
+
+    similarity: Similarity
+    stored: Tensor | None = None
+
+    def _make_blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        raise NotImplementedError
+
+    def _store(self) -> None:
+        if self.similarity.fits:
+            self.stored = None  # frees the memory before the next one takes it
+            ((_, self.stored),) = self._make_blocks()
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        if self.stored is not None:
+            yield slice(None), self.stored
+        else:
+            yield from self._make_blocks()
+
+    def mean_under_rows(self, column_scaling: Tensor, points: Tensor) -> Tensor:
+        """Mean of `points` weighted by each row of the matrix times `column_scaling`."""
+        column_scaling = column_scaling.unsqueeze(-1)
+        weighted = column_scaling * points
+        means = [block @ weighted / positive(block @ column_scaling) for _, block in self.blocks()]
+        return torch.cat(means, -2)
+
+
+class Plan(_Blocks):
+    """The plan ``alpha * exp(S + u + w) * beta``, whose row marginals `balance` makes exact.
+
+    Parameters
+    ----------
+    x, y : Tensor of shape (..., n, d) and (..., m, d)
+    eps : float
+    log_a, log_b : Tensor of shape (..., n) and (..., m)
+        Logarithms of the weights.
+    w : Tensor of shape (..., m)
+        Reduced target potential to start from, however far off.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, eps: float, log_a: Tensor, log_b: Tensor, w: Tensor) -> None:
+        self.similarity = Similarity(x, y, eps)
+        self.log_a, self.log_b, self.a = log_a, log_b, log_a.exp()
+        self.u, self.alpha = torch.empty_like(log_a), torch.ones_like(log_a)
+        self._start_from(w)
+
+    def _start_from(self, w: Tensor) -> None:
+        """Set both potentials and the plan by half-rounds in the log domain: nothing underflows."""
+        self.w, self.log_beta = w, torch.zeros_like(w)
+        self.alpha.fill_(1.0)
+        marginal = torch.zeros_like(w)
+        for rows, logits in self.similarity.plus(w):
+            largest, block = _shifted_exp(logits)
+            sums = block.sum(-1)
+            self.u[..., rows] = self.log_a[..., rows] - largest - sums.log()
+            block.mul_((self.a[..., rows] / sums).unsqueeze(-1))
+            marginal += block.sum(-2)
+            if self.similarity.fits:
+                self.stored = block
+        if not bool((marginal.log() > self.log_b - _LARGEST_LOG_SCALING).all()):
+            # Some target points are out of every row's sight: give them their due.
+            transposed = Similarity(self.similarity.y, self.similarity.x, self.similarity.eps)
+            self.w = self.log_b - transposed.logsumexp(self.u)
+            self._store()
+
+    def _make_blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        for rows, logits in self.similarity.plus(self.w):
+            yield rows, _exp(logits.add_(self.u[..., rows].unsqueeze(-1)))
+
+    def balance(self, log_beta: Tensor) -> Tensor:
+        """Scale the columns, then the rows to their marginals; return the columns' marginals."""
+        self.log_beta, beta = log_beta, log_beta.exp()
+        marginal = torch.zeros_like(log_beta)
+        for rows, block in self.blocks():
+            self.alpha[..., rows] = self.a[..., rows] / positive(_times(block, beta))
+            marginal += _times(block.mT, self.alpha[..., rows])
+        return positive(beta * marginal)
+
+    def has_drifted(self) -> bool:
+        """Whether the scalings are so large that entries below the floor could matter."""
+        log_largest = torch.maximum(self.alpha.amax().log(), self.log_beta.amax())
+        return not bool(log_largest < _LARGEST_LOG_SCALING)
+
+    def absorb(self) -> None:
+        """Move the scalings into the potentials."""
+        self._start_from(self.w + self.log_beta)
+
+    def reduced_potentials(self) -> tuple[Tensor, Tensor]:
+        return self.u + self.alpha.log(), self.w + self.log_beta
+
+    def project(self, points: Tensor) -> Tensor:
+        """Barycentric projection: the mean of `points` under each row of the plan."""
+        return self.mean_under_rows(self.log_beta.exp(), points)
+
+
+class SymmetricPlan(_Blocks):
+    """The plan ``q K q`` of a cloud to itself, with ``K = exp(-|x - x'|^2 / (2 epsilon))``.
+
+    Parameters
+    ----------
+    x : Tensor of shape (..., n, d)
+    eps : float
+
+    Attributes
+    ----------
+    scaling : Tensor of shape (..., n)
+        The scaling q; ones until it is set.
+    """
+
+    def __init__(self, x: Tensor, eps: float) -> None:
+        self.log_norms = x.square().sum(-1) / (2 * eps)
+        self.scaling = torch.ones_like(self.log_norms)
+        self.similarity = Similarity(x, x, eps)
+        self._store()
+
+    def _make_blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        for rows, logits in self.similarity.plus(-self.log_norms):
+            logits -= self.log_norms[..., rows].unsqueeze(-1)
+            yield rows, _exp(logits)
+
+    def times(self, vector: Tensor) -> Tensor:
+        """The product ``K vector``."""
+        return torch.cat([_times(block, vector) for _, block in self.blocks()], -1)
+
+    def reduced_potentials(self) -> tuple[Tensor, Tensor]:
+        potential = self.scaling.log() - self.log_norms
+        return potential, potential
+
+    def project(self, points: Tensor) -> Tensor:
+        """Barycentric projection: the mean of `points` under each row of the plan."""
+        return self.mean_under_rows(self.scaling, points)
+
+
+def positive(sums: Tensor) -> Tensor:
+    """Keep logarithms and quotients of sums finite where rounding has lost all of a row."""
+    return sums.clamp(min=torch.finfo(sums.dtype).tiny)
+
+
+def _times(matrix: Tensor, vector: Tensor) -> Tensor:
+    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
+
+
+def _exp(logits: Tensor) -> Tensor:
+    """Exponentials, in place, of numbers that only rounding can make positive."""
+    return logits.clamp_(min=_LOG_FLOOR, max=0.0).exp_()
+
+
+def _shifted_exp(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest logit of each row, and the exponentials, in place, of the others' distances to it."""
+    largest = logits.amax(-1, keepdim=True)
+    return largest.squeeze(-1), _exp(logits.sub_(largest))
