@@ -7,11 +7,12 @@ from torch import Tensor
 
 
 class Anderson:
-    """Anderson acceleration of a fixed-point iteration ``z <- z + residual(z)`` [1]_.
+    """Anderson acceleration of a fixed-point iteration ``z <- z + residual(z)``.
 
-    The next point combines the last few so that the combined residual is smallest in the
-    weighted norm. Where rounding makes a step point away from the residual the plain one is taken;
-    steps longer than `largest_step` are cut.
+    Every `period`-th step combines the last few so that the combined residual is smallest in the
+    weighted norm [1]_; the others are over-relaxed, which costs a fraction and converges in as many
+    rounds [2]_. Where rounding makes a combined step point away from the residual the plain one is taken.
+    Steps longer than `largest_step` are cut.
 
     Parameters
     ----------
@@ -22,9 +23,13 @@ class Anderson:
     ----------
     .. [1] Walker, Ni. Anderson Acceleration for Fixed-Point Iterations. SIAM Journal on Numerical
        Analysis 49(4), 2011.
+    .. [2] Pratapa, Suryanarayana, Pask. Anderson Acceleration of the Jacobi Iterative Method. Journal of
+       Computational Physics 306, 2016.
     """
 
     memory = 5
+    period = 3
+    relaxation = 1.5
     largest_step = 10.0
 
     def __init__(self, weights: Tensor) -> None:
@@ -33,7 +38,7 @@ class Anderson:
         # Differences of the plain steps' ends, and of the weighted residuals.
         self.end_differences = weights.new_zeros(shape)
         self.residual_differences = weights.new_zeros(shape)
-        self.n_differences = 0
+        self.n_steps = self.n_differences = 0
         self.last: tuple[Tensor, Tensor] | None = None
 
     def forget_origin(self) -> None:
@@ -49,19 +54,23 @@ class Anderson:
             torch.sub(weighted, self.last[1], out=self.residual_differences[..., place, :])
             self.n_differences += 1
         self.last = end, weighted
-        step = residual
-        if self.n_differences:
-            n_used = min(self.n_differences, self.memory)
-            differences = self.residual_differences[..., :n_used, :]
-            gram = differences @ differences.mT
-            # Keeps the system solvable: absolutely, and relative to the rounding in it.
-            diagonal = gram.diagonal(dim1=-2, dim2=-1)
-            precision = torch.finfo(gram.dtype)
-            diagonal += 10 * precision.eps * diagonal.sum(-1, keepdim=True) + precision.tiny
-            coefficients = torch.linalg.solve(gram, differences @ weighted.unsqueeze(-1))
-            combined = (self.end_differences[..., :n_used, :].mT @ coefficients).squeeze(-1)
-            step = residual - combined
-            ascends = (weighted * self.root_weights * step).sum(-1, keepdim=True) > 0
-            step = torch.where(ascends, step, residual)
+        self.n_steps += 1
+        if self.n_steps % self.period == 0 and self.n_differences:
+            step = self._combined(residual, weighted)
+        else:
+            step = self.relaxation * residual
         length = step.abs().amax(-1, keepdim=True)
         return step * (self.largest_step / length).clamp(max=1.0)
+
+    def _combined(self, residual: Tensor, weighted: Tensor) -> Tensor:
+        n_used = min(self.n_differences, self.memory)
+        differences = self.residual_differences[..., :n_used, :]
+        gram = differences @ differences.mT
+        # Keeps the system solvable: absolutely, and relative to the rounding in it.
+        diagonal = gram.diagonal(dim1=-2, dim2=-1)
+        precision = torch.finfo(gram.dtype)
+        diagonal += 10 * precision.eps * diagonal.sum(-1, keepdim=True) + precision.tiny
+        coefficients = torch.linalg.solve(gram, differences @ weighted.unsqueeze(-1))
+        step = residual - (self.end_differences[..., :n_used, :].mT @ coefficients).squeeze(-1)
+        ascends = (weighted * self.root_weights * step).sum(-1, keepdim=True) > 0
+        return torch.where(ascends, step, residual)

@@ -40,7 +40,7 @@ class Similarity:
         for _, logits in self.plus(w):
             largest, exponentials = _shifted_exp(logits)
             sums.append(largest + exponentials.sum(-1).log())
-        return torch.cat(sums, -1)
+        return _joined(sums, -1)
 
 
 class _Blocks:
@@ -68,7 +68,7 @@ class _Blocks:
         column_scaling = column_scaling.unsqueeze(-1)
         weighted = column_scaling * points
         means = [block @ weighted / positive(block @ column_scaling) for _, block in self.blocks()]
-        return torch.cat(means, -2)
+        return _joined(means, -2)
 
 
 class Plan(_Blocks):
@@ -166,7 +166,7 @@ class SymmetricPlan(_Blocks):
 
     def times(self, vector: Tensor) -> Tensor:
         """The product ``K vector``."""
-        return torch.cat([_times(block, vector) for _, block in self.blocks()], -1)
+        return _joined([_times(block, vector) for _, block in self.blocks()], -1)
 
     def reduced_potentials(self) -> tuple[Tensor, Tensor]:
         potential = self.scaling.log() - self.log_norms
@@ -180,6 +180,10 @@ class SymmetricPlan(_Blocks):
 def positive(sums: Tensor) -> Tensor:
     """Keep logarithms and quotients of sums finite where rounding has lost all of a row."""
     return sums.clamp(min=torch.finfo(sums.dtype).tiny)
+
+
+def _joined(blocks: list[Tensor], dim: int) -> Tensor:
+    return torch.cat(blocks, dim) if len(blocks) > 1 else blocks[0]
 
 
 def _times(matrix: Tensor, vector: Tensor) -> Tensor:

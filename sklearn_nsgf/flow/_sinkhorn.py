@@ -328,7 +328,7 @@ class _Problem:
         log_beta = torch.zeros_like(g)
         for n_iters in range(1, max_iter + 1):
             marginal = plan.balance(log_beta)
-            error = (marginal - b).abs().sum(-1)
+            error = torch.linalg.vector_norm(marginal - b, ord=1, dim=-1)
             unsolved = error > tol
             # Also left when everything is NaN.
             if not bool(unsolved.any()):
