@@ -12,7 +12,7 @@ class Anderson:
     Every `period`-th step combines the last few so that the combined residual is smallest in the
     weighted norm [1]_; the others are over-relaxed, which costs a fraction and converges in as many
     rounds [2]_. Where rounding makes a combined step point away from the residual the plain one is taken.
-    Steps longer than `largest_step` are cut.
+    No component moves more than `largest_step`.
 
     Parameters
     ----------
@@ -59,8 +59,7 @@ class Anderson:
             step = self._combined(residual, weighted)
         else:
             step = self.relaxation * residual
-        length = step.abs().amax(-1, keepdim=True)
-        return step * (self.largest_step / length).clamp(max=1.0)
+        return step.clamp(-self.largest_step, self.largest_step)
 
     def _combined(self, residual: Tensor, weighted: Tensor) -> Tensor:
         n_used = min(self.n_differences, self.memory)

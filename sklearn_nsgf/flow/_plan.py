@@ -18,18 +18,28 @@ _BLOCK_SIZE = {"cpu": 2**20, "cuda": 2**26, "mps": 2**26}
 
 
 class Similarity:
-    """The matrix ``S = x y^T / epsilon``, which is made when it is needed."""
+    """The matrix ``S = x y^T / epsilon``.
 
-    def __init__(self, x: Tensor, y: Tensor, eps: float) -> None:
-        self.x, self.y, self.eps = x, y, eps
+    Parameters
+    ----------
+    x, y : Tensor of shape (..., n, d) and (..., m, d)
+    eps : float
+    products : Tensor of shape (..., n, m), optional
+        ``x y^T``, where it is kept; otherwise it is made anew for each use.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, eps: float, products: Tensor | None = None) -> None:
+        self.x, self.y, self.eps, self.products = x, y, eps, products
         self.n_rows, self.size = x.shape[-2], math.prod(x.shape[:-1]) * y.shape[-2]
         self.fits = self.size <= _STORED_SIZE[x.device.type]
 
     def plus(self, w: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Blocks of rows of the matrix, with `w` added to every row."""
-        n_block = self.n_rows
-        if not self.fits:
-            n_block = max(16, _BLOCK_SIZE[w.device.type] * self.n_rows // self.size)
+        if self.fits:
+            products = self.x @ self.y.mT if self.products is None else self.products
+            yield slice(None), torch.add(w.unsqueeze(-2), products, alpha=1 / self.eps)
+            return
+        n_block = max(16, _BLOCK_SIZE[w.device.type] * self.n_rows // self.size)
         for start in range(0, self.n_rows, n_block):
             rows = slice(start, start + n_block)
             yield rows, (self.x[..., rows, :] / self.eps @ self.y.mT).add_(w.unsqueeze(-2))
@@ -41,6 +51,11 @@ class Similarity:
             largest, exponentials = _shifted_exp(logits)
             sums.append(largest + exponentials.sum(-1).log())
         return _joined(sums, -1)
+
+    @property
+    def mT(self) -> Similarity:
+        products = None if self.products is None else self.products.mT
+        return Similarity(self.y, self.x, self.eps, products)
 
 
 class _Blocks:
@@ -76,24 +91,24 @@ class Plan(_Blocks):
 
     Parameters
     ----------
-    x, y : Tensor of shape (..., n, d) and (..., m, d)
-    eps : float
+    similarity : Similarity
+        Of n source points and m target points.
     log_a, log_b : Tensor of shape (..., n) and (..., m)
         Logarithms of the weights.
     w : Tensor of shape (..., m)
         Reduced target potential to start from, however far off.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, eps: float, log_a: Tensor, log_b: Tensor, w: Tensor) -> None:
-        self.similarity = Similarity(x, y, eps)
+    def __init__(self, similarity: Similarity, log_a: Tensor, log_b: Tensor, w: Tensor) -> None:
+        self.similarity = similarity
         self.log_a, self.log_b, self.a = log_a, log_b, log_a.exp()
-        self.u, self.alpha = torch.empty_like(log_a), torch.ones_like(log_a)
+        self.u = torch.empty_like(log_a)
         self._start_from(w)
 
     def _start_from(self, w: Tensor) -> None:
         """Set both potentials and the plan by half-rounds in the log domain: nothing underflows."""
         self.w, self.log_beta = w, torch.zeros_like(w)
-        self.alpha.fill_(1.0)
+        self.alpha = torch.ones_like(self.log_a)
         marginal = torch.zeros_like(w)
         for rows, logits in self.similarity.plus(w):
             largest, block = _shifted_exp(logits)
@@ -105,8 +120,7 @@ class Plan(_Blocks):
                 self.stored = block
         if not bool((marginal.log() > self.log_b - _LARGEST_LOG_SCALING).all()):
             # Some target points are out of every row's sight: give them their due.
-            transposed = Similarity(self.similarity.y, self.similarity.x, self.similarity.eps)
-            self.w = self.log_b - transposed.logsumexp(self.u)
+            self.w = self.log_b - self.similarity.mT.logsumexp(self.u)
             self._store()
 
     def _make_blocks(self) -> Iterator[tuple[slice, Tensor]]:
@@ -116,8 +130,11 @@ class Plan(_Blocks):
     def balance(self, log_beta: Tensor) -> Tensor:
         """Scale the columns, then the rows to their marginals; return the columns' marginals."""
         self.log_beta, beta = log_beta, log_beta.exp()
+        if self.stored is not None:
+            self.alpha = self.a / positive(_times(self.stored, beta))
+            return positive(beta * _times(self.stored.mT, self.alpha))
         marginal = torch.zeros_like(log_beta)
-        for rows, block in self.blocks():
+        for rows, block in self._make_blocks():
             self.alpha[..., rows] = self.a[..., rows] / positive(_times(block, beta))
             marginal += _times(block.mT, self.alpha[..., rows])
         return positive(beta * marginal)
@@ -144,8 +161,10 @@ class SymmetricPlan(_Blocks):
 
     Parameters
     ----------
-    x : Tensor of shape (..., n, d)
-    eps : float
+    similarity : Similarity
+        Of the n points to themselves.
+    log_norms : Tensor of shape (..., n)
+        ``|x|^2 / (2 epsilon)``.
 
     Attributes
     ----------
@@ -153,11 +172,13 @@ class SymmetricPlan(_Blocks):
         The scaling q; ones until it is set.
     """
 
-    def __init__(self, x: Tensor, eps: float) -> None:
-        self.log_norms = x.square().sum(-1) / (2 * eps)
-        self.scaling = torch.ones_like(self.log_norms)
-        self.similarity = Similarity(x, x, eps)
+    def __init__(self, similarity: Similarity, log_norms: Tensor) -> None:
+        self.similarity, self.log_norms = similarity, log_norms
+        self.scaling = torch.ones_like(log_norms)
         self._store()
+        # Points so far apart that each is similar to itself alone.
+        largest_sum = self.times(self.scaling).amax().item()
+        self.is_identity = largest_sum < 1 + 10 * torch.finfo(log_norms.dtype).eps
 
     def _make_blocks(self) -> Iterator[tuple[slice, Tensor]]:
         for rows, logits in self.similarity.plus(-self.log_norms):
@@ -174,7 +195,7 @@ class SymmetricPlan(_Blocks):
 
     def project(self, points: Tensor) -> Tensor:
         """Barycentric projection: the mean of `points` under each row of the plan."""
-        return self.mean_under_rows(self.scaling, points)
+        return points if self.is_identity else self.mean_under_rows(self.scaling, points)
 
 
 def positive(sums: Tensor) -> Tensor:
@@ -187,6 +208,8 @@ def _joined(blocks: list[Tensor], dim: int) -> Tensor:
 
 
 def _times(matrix: Tensor, vector: Tensor) -> Tensor:
+    if vector.ndim == 1:
+        return matrix @ vector
     return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
 
 

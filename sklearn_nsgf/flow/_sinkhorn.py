@@ -25,6 +25,8 @@ from sklearn_nsgf.flow._anderson import Anderson
 from sklearn_nsgf.flow._plan import Plan, Similarity, SymmetricPlan
 
 _ANNEALING_TOL = 0.1
+# Rounds between two looks at the size of the scalings, which grow by exp(10) a round at most.
+_DRIFT_INTERVAL = 3
 # Larger problems than this take a cold start from a subsample of this many points.
 _COARSE_POINTS = 2048
 # A weight of zero counts as exp(-40), 4e-18.
@@ -266,6 +268,8 @@ class _Problem:
         self.x, self.y = x - self.centre, y - self.centre
         self.x_norms = self.x.square().sum(-1) / 2
         self.y_norms = self.y.square().sum(-1) / 2
+        stored = Similarity(self.x, self.y, 1.0).fits
+        self.products = self.x @ self.y.mT if stored else None
         self.log_a, self.log_b = _log_weights(x, a, "a"), _log_weights(y, b, "b")
 
     def potentials(self, solution: _Solution, blur: float, tol: float) -> SinkhornPotentials:
@@ -323,22 +327,25 @@ class _Problem:
     def _solve_at(self, blur: float, g: Tensor, tol: float, max_iter: int) -> _Solution:
         """Sinkhorn's iteration from the target potential `g` until the marginals are met."""
         eps, b = blur**2, self.log_b.exp()
-        plan = Plan(self.x, self.y, eps, self.log_a, self.log_b, (g - self.y_norms) / eps + self.log_b)
+        similarity = Similarity(self.x, self.y, eps, self.products)
+        plan = Plan(similarity, self.log_a, self.log_b, (g - self.y_norms) / eps + self.log_b)
         accelerator = Anderson(b)
         log_beta = torch.zeros_like(g)
         for n_iters in range(1, max_iter + 1):
             marginal = plan.balance(log_beta)
             error = torch.linalg.vector_norm(marginal - b, ord=1, dim=-1)
-            unsolved = error > tol
-            # Also left when everything is NaN.
-            if not bool(unsolved.any()):
-                break
-            if plan.has_drifted():
+            worst = error.max().item()
+            if (worst <= tol or n_iters % _DRIFT_INTERVAL == 0) and plan.has_drifted():
                 plan.absorb()
                 accelerator.forget_origin()
                 log_beta = torch.zeros_like(g)
+                continue
+            if worst <= tol or math.isnan(worst):
+                break
             step = accelerator.step(log_beta, self.log_b - marginal.log())
-            log_beta = log_beta + step * unsolved.unsqueeze(-1)
+            if error.ndim:
+                step = step * (error > tol).unsqueeze(-1)
+            log_beta = log_beta + step
         return _Solution(plan, error, n_iters)
 
     def solve_symmetric(self, blur: float, tol: float, max_iter: int) -> _Solution:
@@ -349,13 +356,15 @@ class _Problem:
         plan. K has a unit diagonal, so nothing can underflow and nothing is ever absorbed.
         """
         a = self.log_a.exp()
-        plan = SymmetricPlan(self.x, blur**2)
+        eps = blur**2
+        plan = SymmetricPlan(Similarity(self.x, self.x, eps, self.products), self.x_norms / eps)
         # The start is exact both for far apart points (1/sqrt(a)) and for coincident ones (1).
         plan.scaling = a / plan.times(a).sqrt()
         for n_iters in range(1, max_iter + 1):
             marginal = plan.scaling * plan.times(plan.scaling)
             error = (marginal - a).abs().sum(-1)
-            if not bool((error > tol).any()):
+            worst = error.max().item()
+            if worst <= tol or math.isnan(worst):
                 break
             plan.scaling = plan.scaling * (a / marginal).pow(2 / 3)
         return _Solution(plan, error, n_iters)
