@@ -33,24 +33,29 @@ class Similarity:
         self.n_rows, self.size = x.shape[-2], math.prod(x.shape[:-1]) * y.shape[-2]
         self.fits = self.size <= _STORED_SIZE[x.device.type]
 
-    def plus(self, w: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Blocks of rows of the matrix, with `w` added to every row."""
+    def plus(self, w: Tensor, u: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """Blocks of rows of ``S + u + w``, with `w` for the columns and `u` for the rows."""
         if self.fits:
             products = self.x @ self.y.mT if self.products is None else self.products
-            yield slice(None), torch.add(w.unsqueeze(-2), products, alpha=1 / self.eps)
+            logits = torch.add(w.unsqueeze(-2), products, alpha=1 / self.eps)
+            yield slice(None), logits if u is None else logits.add_(u.unsqueeze(-1))
             return
+        # Both sums come out of the matrix product itself.
+        u = torch.zeros_like(self.x[..., 0]) if u is None else u
+        x = torch.cat([self.x / self.eps, torch.ones_like(u.unsqueeze(-1)), u.unsqueeze(-1)], -1)
+        y = torch.cat([self.y, w.unsqueeze(-1), torch.ones_like(w.unsqueeze(-1))], -1)
         n_block = max(16, _BLOCK_SIZE[w.device.type] * self.n_rows // self.size)
         for start in range(0, self.n_rows, n_block):
             rows = slice(start, start + n_block)
-            yield rows, (self.x[..., rows, :] / self.eps @ self.y.mT).add_(w.unsqueeze(-2))
+            yield rows, x[..., rows, :] @ y.mT
 
     def logsumexp(self, w: Tensor) -> Tensor:
         """Logarithms of the row sums of ``exp(S + w)``."""
-        sums = []
-        for _, logits in self.plus(w):
+        sums = torch.empty_like(self.x[..., 0])
+        for rows, logits in self.plus(w):
             largest, exponentials = _shifted_exp(logits)
-            sums.append(largest + exponentials.sum(-1).log())
-        return _joined(sums, -1)
+            sums[..., rows] = largest + exponentials.sum(-1).log()
+        return sums
 
     @property
     def mT(self) -> Similarity:
@@ -82,8 +87,10 @@ class _Blocks:
         """Mean of `points` weighted by each row of the matrix times `column_scaling`."""
         column_scaling = column_scaling.unsqueeze(-1)
         weighted = column_scaling * points
-        means = [block @ weighted / positive(block @ column_scaling) for _, block in self.blocks()]
-        return _joined(means, -2)
+        means = points.new_empty(*self.similarity.x.shape[:-1], points.shape[-1])
+        for rows, block in self.blocks():
+            torch.div(block @ weighted, positive(block @ column_scaling), out=means[..., rows, :])
+        return means
 
 
 class Plan(_Blocks):
@@ -124,8 +131,8 @@ class Plan(_Blocks):
             self._store()
 
     def _make_blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        for rows, logits in self.similarity.plus(self.w):
-            yield rows, _exp(logits.add_(self.u[..., rows].unsqueeze(-1)))
+        for rows, logits in self.similarity.plus(self.w, self.u):
+            yield rows, _exp(logits)
 
     def balance(self, log_beta: Tensor) -> Tensor:
         """Scale the columns, then the rows to their marginals; return the columns' marginals."""
@@ -181,13 +188,15 @@ class SymmetricPlan(_Blocks):
         self.is_identity = largest_sum < 1 + 10 * torch.finfo(log_norms.dtype).eps
 
     def _make_blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        for rows, logits in self.similarity.plus(-self.log_norms):
-            logits -= self.log_norms[..., rows].unsqueeze(-1)
+        for rows, logits in self.similarity.plus(-self.log_norms, -self.log_norms):
             yield rows, _exp(logits)
 
     def times(self, vector: Tensor) -> Tensor:
         """The product ``K vector``."""
-        return _joined([_times(block, vector) for _, block in self.blocks()], -1)
+        products = torch.empty_like(vector)
+        for rows, block in self.blocks():
+            products[..., rows] = _times(block, vector)
+        return products
 
     def reduced_potentials(self) -> tuple[Tensor, Tensor]:
         potential = self.scaling.log() - self.log_norms
@@ -201,10 +210,6 @@ class SymmetricPlan(_Blocks):
 def positive(sums: Tensor) -> Tensor:
     """Keep logarithms and quotients of sums finite where rounding has lost all of a row."""
     return sums.clamp(min=torch.finfo(sums.dtype).tiny)
-
-
-def _joined(blocks: list[Tensor], dim: int) -> Tensor:
-    return torch.cat(blocks, dim) if len(blocks) > 1 else blocks[0]
 
 
 def _times(matrix: Tensor, vector: Tensor) -> Tensor:
