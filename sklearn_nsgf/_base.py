@@ -78,6 +78,8 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         """Return where batches are drawn from; `n_points` source points are enough if it is given."""
 
     @fit_context(prefer_skip_nested_validation=True)
+    @torch.inference_mode(mode=False)
+    @torch.enable_grad()
     def fit(self, X, y=None):
         """Learn the flow from a source sample to a target sample.
 

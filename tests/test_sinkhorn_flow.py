@@ -222,6 +222,13 @@ def test_blur_is_a_fraction_of_the_targets_size():
     assert pair == pytest.approx((2 * est.blur_, est.blur_))
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_fit_needs_no_gradient_mode_of_the_caller(mode):
+    expected = small().fit(*two_clouds()).transform(two_clouds()[0])
+    with mode():
+        np.testing.assert_array_equal(small().fit_transform(*two_clouds()), expected)
+
+
 def test_a_network_of_ones_own():
     source, target = two_clouds()
     for network in (MLP(2, (4,)), lambda n_features: MLP(n_features, (4,))):

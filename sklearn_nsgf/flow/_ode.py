@@ -78,6 +78,11 @@ def odeint(
     -------
     Tensor of shape (n, ...), or (n_steps + 1, n, ...) with `return_path`
 
+    Raises
+    ------
+    ValueError
+        If `n_steps` is not positive or `solver` is unknown.
+
     Examples
     --------
     >>> import torch
@@ -85,6 +90,10 @@ def odeint(
     >>> odeint(lambda t, x: x, torch.ones(1), n_steps=10, solver="rk4")  # e = 2.71828...
     tensor([2.7183])
     """
+    if n_steps < 1 or solver not in SOLVERS:
+        raise ValueError(
+            f"n_steps={n_steps}, solver={solver!r}: expected at least one step and one of {sorted(SOLVERS)}."
+        )
     increment = SOLVERS[solver]
     start = torch.as_tensor(t_start, dtype=x.dtype, device=x.device).expand(x.shape[0])
     end = torch.as_tensor(t_end, dtype=x.dtype, device=x.device).expand(x.shape[0])

@@ -61,6 +61,8 @@ def step_sizes(step_size: StepSize, n_steps: int) -> np.ndarray:
     >>> step_sizes("harmonic", 4)
     array([0.25      , 0.33333333, 0.5       , 1.        ])
     """
+    if n_steps < 1:
+        raise ValueError(f"n_steps={n_steps}: expected at least one step.")
     if isinstance(step_size, str):
         if step_size != "harmonic":
             raise ValueError(f"step_size={step_size!r} is unknown; use 'harmonic', a number or a sequence.")
@@ -90,6 +92,8 @@ def blur_schedule(blur: Blur, n_steps: int) -> np.ndarray:
     if len(blurs) not in (1, 2) or not np.all((blurs > 0) & (blurs < np.inf)):
         raise ValueError(f"blur={blur!r} must be a positive number or a pair (first, last) of them.")
     first, last = blurs[0], blurs[-1]
+    if first < last:
+        raise ValueError(f"blur={blur!r} rises along the flow; give the larger one first.")
     if n_steps == 1:
         return np.array([last])
     return np.geomspace(first, last, n_steps)

@@ -61,3 +61,9 @@ def test_the_path_holds_every_step():
     assert path.shape == (5, 3, 2)
     torch.testing.assert_close(path[:, 0, 0], torch.linspace(0, 1, 5))
     torch.testing.assert_close(path[-1], odeint(lambda t, x: torch.ones_like(x), x, n_steps=4))
+
+
+@pytest.mark.parametrize("options", [{"n_steps": 0}, {"n_steps": 2, "solver": "leapfrog"}])
+def test_options_out_of_range(options):
+    with pytest.raises(ValueError, match="expected at least one step and one of"):
+        odeint(rotating, torch.ones(1, 1), **options)

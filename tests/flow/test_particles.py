@@ -95,3 +95,13 @@ def test_batched_flows_are_independent():
 def test_a_blur_that_is_none(blur):
     with pytest.raises(ValueError, match="positive number or a pair"):
         blur_schedule(blur, 3)
+
+
+def test_a_blur_that_rises():
+    with pytest.raises(ValueError, match="larger one first"):
+        blur_schedule((0.1, 0.2), 3)
+
+
+def test_no_steps():
+    with pytest.raises(ValueError, match="at least one step"):
+        step_sizes("harmonic", 0)
