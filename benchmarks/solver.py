@@ -209,7 +209,7 @@ def ott_flow(x, y, nodes, blur, tol):
 
 
 METHODS = {
-    **{f"ours tol {tol:g}": (ours, tol) for tol in (1e-1, 3e-2, 1e-2, 1e-3)},
+    **{f"ours tol {tol:g}": (ours, tol) for tol in (3e-2, 1e-2, 2e-3, 5e-4)},
     **{f"GeomLoss {scaling}": (geomloss_flow, scaling) for scaling in (0.5, 0.8, 0.9, 0.95)},
     **{f"GeomLoss clamped {scaling}": (geomloss_clamped, scaling) for scaling in (0.5, 0.9)},
     **{f"POT sinkhorn {tol:g}": (pot_flow, "sinkhorn", tol) for tol in (1e-2, 1e-3, 1e-4)},
@@ -385,13 +385,13 @@ def plain_flow(x, y, blur, n_steps, tol):
                     break
         return ((g - cost) / eps).softmax(1) @ y
 
-    nodes, velocities, remaining = [], [], 1.0
+    nodes, velocities = [], []
     for k in range(n_steps):
         eta = 1 / (n_steps - k)
         v = potentials(x, y, False) - potentials(x, x, True)
         nodes.append(x)
         velocities.append(v)
-        x, remaining = x + eta * v, remaining * (1 - eta)
+        x = x + eta * v
     return torch.stack(velocities), torch.stack(nodes)
 
 
@@ -408,14 +408,14 @@ def pool(arguments):
         batches.append((torch.tensor(rng.standard_normal((1024, 2)), dtype=torch.float32), y))
     particle_flow(*batches[0], blur=blur, n_steps=n_steps)
     start = time.perf_counter()
-    flows = [particle_flow(x, y, blur=blur, n_steps=n_steps, tol=1e-2) for x, y in batches]
+    flows = [particle_flow(x, y, blur=blur, n_steps=n_steps, tol=2e-3) for x, y in batches]
     seconds = (time.perf_counter() - start) / len(batches)
     errors = [
         relative_error(flow.v, reference_velocities(flow.x[:-1], y, blur)[0])
         for flow, (_, y) in zip(flows[:2], batches[:2], strict=True)
     ]
     print(f"ours, 64 flows: {seconds:.3f} s a flow, error {np.mean(errors):.1e} (mean of 2)", flush=True)
-    for tol in (1e-2, 1e-3):
+    for tol in (1e-2, 2e-3):
         start = time.perf_counter()
         plain = [plain_flow(x, y, blur, n_steps, tol) for x, y in batches[:2]]
         plain_seconds = (time.perf_counter() - start) / 2
@@ -452,9 +452,9 @@ def machine(arguments):
         out = torch.empty_like(matrix)
         exponential = fastest(lambda matrix=matrix, out=out: torch.exp(matrix, out=out))
         gemm = fastest(lambda x=x, y=y: x @ y.mT)
-        particle_flow(x, y, blur=blur, n_steps=5, tol=1e-2)
+        particle_flow(x, y, blur=blur, n_steps=5, tol=2e-3)
         with profile(activities=[ProfilerActivity.CPU]) as profiler:
-            particle_flow(x, y, blur=blur, n_steps=5, tol=1e-2)
+            particle_flow(x, y, blur=blur, n_steps=5, tol=2e-3)
         events = {event.key: event for event in profiler.key_averages()}
         total = sum(event.self_cpu_time_total for event in events.values())
         products, exps = events["aten::mm"], events["aten::exp_"]

@@ -52,7 +52,7 @@ class SinkhornFlowTransport(BaseFlowTransport):
     flow_batch_size : int, default=1024
         Source points and target points in each flow; at most the training rows of the smaller.
         Larger ones make the flow straighter and cost their square.
-    sinkhorn_tol : float, default=0.01
+    sinkhorn_tol : float, default=0.002
         L1 error of the marginals at which a Sinkhorn problem counts as solved.
     sinkhorn_max_iter : int, default=1000
         Bound on the iterations of a Sinkhorn problem.
@@ -165,7 +165,7 @@ class SinkhornFlowTransport(BaseFlowTransport):
         step_size="harmonic",
         n_flows=32,
         flow_batch_size=1024,
-        sinkhorn_tol=0.01,
+        sinkhorn_tol=0.002,
         sinkhorn_max_iter=1000,
         solver="euler",
         network=None,

@@ -14,9 +14,6 @@ from sklearn_nsgf.flow._sinkhorn import sinkhorn_velocity, symmetric_potential
 StepSize = str | float | Sequence[float]
 Blur = float | tuple[float, float]
 
-# The remaining way shrinks along the flow; below this share of it tolerances stay where they are.
-_SMALLEST_REMAINDER = 0.02
-
 
 class Trajectory(NamedTuple):
     """Particles along the flow.
@@ -129,11 +126,9 @@ def particle_flow(
         Number of steps T.
     step_size : "harmonic", float or sequence, default="harmonic"
         See `step_sizes`.
-    scaling, max_iter
-        As in `sinkhorn_velocity`.
-    tol : float, default=1e-3
-        Tolerance on the marginals in the first step; later ones tighten it as the remaining way,
-        so that the relative accuracy of the velocity is kept.
+    scaling, tol, max_iter
+        As in `sinkhorn_velocity`, at every step. A tolerance that is loose in the first steps sends
+        particles to the wrong cluster of the target, and it takes many rounds to call them back.
 
     Returns
     -------
@@ -160,19 +155,17 @@ def particle_flow(
     }
     positions, velocities, converged, errors = [x], [], [], []
     g_init: Tensor | None = None
-    remaining = 1.0
     for k, eta in enumerate(etas):
         step = sinkhorn_velocity(
             x,
             y,
             blur=blurs[k],
             scaling=scaling,
-            tol=tol * max(remaining, _SMALLEST_REMAINDER),
+            tol=tol,
             max_iter=max_iter,
             g_init=g_init,
         )
         x = x + eta * step.v
-        remaining *= 1 - eta
         if k + 1 < n_steps:
             g_init = own_potential[blurs[k + 1]] + (1 - eta) * (step.g - own_potential[blurs[k]])
         positions.append(x)
