@@ -21,7 +21,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "_templates", "auto_examples/**.ipynb", "auto_examples/**.py"]
+exclude_patterns = ["_build", "_templates", "_solver_figures.rst", "auto_examples/**.ipynb", "auto_examples/**.py"]
 # What single backticks mean in the docstrings.
 default_role = "literal"
 
@@ -42,7 +42,7 @@ html_theme_options = {
     "footer_end": [],
 }
 # A page that stands alone in the navigation has an empty sidebar otherwise.
-html_sidebars = {page: [] for page in ("quick_start", "method", "glossary")}
+html_sidebars = {page: [] for page in ("quick_start", "method", "solver", "benchmarks", "glossary")}
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
