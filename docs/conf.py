@@ -21,7 +21,13 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "_templates", "_solver_figures.rst", "auto_examples/**.ipynb", "auto_examples/**.py"]
+exclude_patterns = [
+    "_build",
+    "_templates",
+    "_solver_figures.rst",
+    "auto_examples/**.ipynb",
+    "auto_examples/**.py",
+]
 # What single backticks mean in the docstrings.
 default_role = "literal"
 

@@ -125,9 +125,10 @@ class Plan(_Blocks):
             marginal += block.sum(-2)
             if self.similarity.fits:
                 self.stored = block
-        if not bool((marginal.log() > self.log_b - _LARGEST_LOG_SCALING).all()):
-            # Some target points are out of every row's sight: give them their due.
-            self.w = self.log_b - self.similarity.mT.logsumexp(self.u)
+        is_lost = marginal.log() < self.log_b - _LARGEST_LOG_SCALING
+        if bool(is_lost.any()):
+            # These target points are out of every row's sight: give them their due.
+            self.w = torch.where(is_lost, self.log_b - self.similarity.mT.logsumexp(self.u), w)
             self._store()
 
     def _make_blocks(self) -> Iterator[tuple[slice, Tensor]]:

@@ -58,6 +58,8 @@ class ArraySampler:
         self.order = _tree_order(rows)
 
     def draw(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+        if n_samples > self.n_rows:
+            raise ValueError(f"{n_samples} rows were asked for, of {self.n_rows}.")
         spacing = self.n_rows / n_samples
         places = np.argsort(np.arange(self.n_rows) + 2 * spacing * rng.random(self.n_rows))
         drawn = (spacing * (np.arange(n_samples) + rng.random())).astype(int)

@@ -29,6 +29,8 @@ _ANNEALING_TOL = 0.1
 _DRIFT_INTERVAL = 3
 # Larger problems than this take a cold start from a subsample of this many points.
 _COARSE_POINTS = 2048
+# Clouds so large beside the blur that the plan's entries would be off by more are solved in float64.
+_LARGEST_ROUNDING = 0.01
 # A weight of zero counts as exp(-40), 4e-18.
 _SMALLEST_LOG_WEIGHT = -40.0
 
@@ -137,8 +139,8 @@ def sinkhorn_potentials(
     12.5
     """
     _check_options(blur, tol, max_iter, scaling)
-    problem = _Problem(x, y, a, b)
-    return problem.potentials(problem.solve(blur, scaling, tol, max_iter, g_init), blur, tol)
+    problem = _Problem(x, y, a, b, blur)
+    return _cast(problem.potentials(problem.solve(blur, scaling, tol, max_iter, g_init), blur, tol), x.dtype)
 
 
 @torch.no_grad()
@@ -159,8 +161,8 @@ def symmetric_potential(
         With ``f`` equal to ``g``.
     """
     _check_options(blur, tol, max_iter)
-    problem = _Problem(x, x, a, a)
-    return problem.potentials(problem.solve_symmetric(blur, tol, max_iter), blur, tol)
+    problem = _Problem(x, x, a, a, blur)
+    return _cast(problem.potentials(problem.solve_symmetric(blur, tol, max_iter), blur, tol), x.dtype)
 
 
 @torch.no_grad()
@@ -209,16 +211,16 @@ def sinkhorn_velocity(
             [2., 2.]])
     """
     _check_options(blur, tol, max_iter, scaling)
-    cross_problem, self_problem = _Problem(x, y, a, b), _Problem(x, x, a, a)
+    cross_problem, self_problem = _Problem(x, y, a, b, blur), _Problem(x, x, a, a, blur)
     cross = cross_problem.solve(blur, scaling, tol, max_iter, g_init)
     own = self_problem.solve_symmetric(blur, tol, max_iter)
     error = torch.maximum(cross.marginal_error, own.marginal_error)
     return SinkhornVelocity(
-        v=cross.plan.project(y) - own.plan.project(x),
-        g=cross_problem.potentials(cross, blur, tol).g,
+        v=(cross_problem.project(cross) - self_problem.project(own)).to(x.dtype),
+        g=cross_problem.potentials(cross, blur, tol).g.to(x.dtype),
         converged=error <= tol,
         n_iters=cross.n_iters,
-        marginal_error=error,
+        marginal_error=error.to(x.dtype),
     )
 
 
@@ -250,27 +252,40 @@ def sinkhorn_divergence(
         In squared units of the data.
     """
     _check_options(blur, tol, max_iter, scaling)
-    cross_problem = _Problem(x, y, a, b)
+    cross_problem = _Problem(x, y, a, b, blur)
     cross = cross_problem.potentials(cross_problem.solve(blur, scaling, tol, max_iter, None), blur, tol)
     f_own = symmetric_potential(x, blur=blur, a=a, tol=tol, max_iter=max_iter).f
     g_own = symmetric_potential(y, blur=blur, a=b, tol=tol, max_iter=max_iter).g
     weights_a, weights_b = cross_problem.log_a.exp(), cross_problem.log_b.exp()
-    return (weights_a * (cross.f - f_own)).sum(-1) + (weights_b * (cross.g - g_own)).sum(-1)
+    divergence = (weights_a * (cross.f - f_own)).sum(-1) + (weights_b * (cross.g - g_own)).sum(-1)
+    return divergence.to(x.dtype)
 
 
 class _Problem:
-    """One batch of transport problems between fixed clouds; the blur comes with each call."""
+    """One batch of transport problems between fixed clouds, to be solved at `blur` or above."""
 
-    def __init__(self, x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> None:
+    def __init__(self, x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, blur: float) -> None:
         _check_clouds(x, y)
+        self.blur = blur
+        self._set_clouds(x, y)
+        if self.rounding > _LARGEST_ROUNDING and x.dtype == torch.float32 and x.device.type != "mps":
+            self._set_clouds(x.double(), y.double())
+        self.products = self.x @ self.y.mT if Similarity(self.x, self.y, 1.0).fits else None
+        self.log_a, self.log_b = _log_weights(self.x, a, "a"), _log_weights(self.y, b, "b")
+
+    def _set_clouds(self, x: Tensor, y: Tensor) -> None:
         # The problem does not see a common shift, the precision of S does.
         self.centre = y.mean(dim=-2, keepdim=True)
         self.x, self.y = x - self.centre, y - self.centre
         self.x_norms = self.x.square().sum(-1) / 2
         self.y_norms = self.y.square().sum(-1) / 2
-        stored = Similarity(self.x, self.y, 1.0).fits
-        self.products = self.x @ self.y.mT if stored else None
-        self.log_a, self.log_b = _log_weights(x, a, "a"), _log_weights(y, b, "b")
+        largest = max(self.x_norms.max().item(), self.y_norms.max().item())
+        if not math.isfinite(largest):
+            raise ValueError(
+                f"x and y must be finite, and their squared distances numbers that {x.dtype} can hold."
+            )
+        # Relative error of the plan's entries: no iteration can make it smaller.
+        self.rounding = torch.finfo(x.dtype).eps * 2 * largest / self.blur**2
 
     def potentials(self, solution: _Solution, blur: float, tol: float) -> SinkhornPotentials:
         eps, (u, w) = blur**2, solution.plan.reduced_potentials()
@@ -288,6 +303,10 @@ class _Problem:
         n_iters = 0
         if g_init is None:
             g_init, n_iters = self._cold_start(blur, scaling, max_iter)
+        elif not bool(g_init.isfinite().all()):
+            raise ValueError("g_init must be finite.")
+        # The constant is free, and a large one would cost precision.
+        g_init = (g_init - g_init.mean(-1, keepdim=True)).to(self.x)
         solution = self._solve_at(blur, g_init, tol, max_iter)
         return solution._replace(n_iters=n_iters + solution.n_iters)
 
@@ -318,7 +337,7 @@ class _Problem:
 
         x_rows, y_rows = rows(self.x.shape[-2]), rows(self.y.shape[-2])
         a, b = self.log_a[..., x_rows].softmax(-1), self.log_b[..., y_rows].softmax(-1)
-        return _Problem(self.x[..., x_rows, :], self.y[..., y_rows, :], a, b)
+        return _Problem(self.x[..., x_rows, :], self.y[..., y_rows, :], a, b, self.blur)
 
     def _diameter(self) -> float:
         """Upper bound on the distance between any two points of the largest problem."""
@@ -335,7 +354,8 @@ class _Problem:
             marginal = plan.balance(log_beta)
             error = torch.linalg.vector_norm(marginal - b, ord=1, dim=-1)
             worst = error.max().item()
-            if (worst <= tol or n_iters % _DRIFT_INTERVAL == 0) and plan.has_drifted():
+            is_time_to_look = worst <= tol or n_iters % _DRIFT_INTERVAL == 0
+            if is_time_to_look and n_iters < max_iter and plan.has_drifted():
                 plan.absorb()
                 accelerator.forget_origin()
                 log_beta = torch.zeros_like(g)
@@ -346,7 +366,15 @@ class _Problem:
             if error.ndim:
                 step = step * (error > tol).unsqueeze(-1)
             log_beta = log_beta + step
-        return _Solution(plan, error, n_iters)
+        return _Solution(plan, self._honest(error), n_iters)
+
+    def _honest(self, error: Tensor) -> Tensor:
+        """The error of the marginals, or that of the plan's entries where it makes the former void."""
+        return error.clamp(min=self.rounding) if self.rounding > _LARGEST_ROUNDING else error
+
+    def project(self, solution: _Solution) -> Tensor:
+        """Means of the target under the rows of the plan, relative to the source points."""
+        return solution.plan.project(self.y) - self.x
 
     def solve_symmetric(self, blur: float, tol: float, max_iter: int) -> _Solution:
         """Transport of x to itself: one potential, one scaling.
@@ -367,7 +395,12 @@ class _Problem:
             if worst <= tol or math.isnan(worst):
                 break
             plan.scaling = plan.scaling * (a / marginal).pow(2 / 3)
-        return _Solution(plan, error, n_iters)
+        return _Solution(plan, self._honest(error), n_iters)
+
+
+def _cast(potentials: SinkhornPotentials, dtype: torch.dtype) -> SinkhornPotentials:
+    f, g, converged, n_iters, error = potentials
+    return SinkhornPotentials(f.to(dtype), g.to(dtype), converged, n_iters, error.to(dtype))
 
 
 def _log_weights(points: Tensor, weights: Tensor | None, name: str) -> Tensor:
@@ -380,6 +413,7 @@ def _log_weights(points: Tensor, weights: Tensor | None, name: str) -> Tensor:
         )
     if not bool(((weights >= 0).all(-1) & ((weights.sum(-1) - 1).abs() < 1e-3)).all()):
         raise ValueError(f"The weights {name} must be non-negative and sum to one.")
+    weights = weights / weights.sum(-1, keepdim=True)
     return weights.log().clamp(min=_SMALLEST_LOG_WEIGHT)
 
 

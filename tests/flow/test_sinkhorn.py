@@ -310,3 +310,60 @@ def test_bad_arguments(function, options, message):
     x, y = clouds()
     with pytest.raises(ValueError, match=message):
         function(**{"x": x, "y": y, "blur": 0.3, **options})
+
+
+def test_clouds_too_large_for_float32_are_solved_in_float64():
+    """Half of the source is 1 000 away: in float32 the logits would be off by a thousand."""
+    generator = torch.Generator().manual_seed(0)
+    x = 0.1 * torch.randn(60, 2, generator=generator)
+    x[:30] += 1000.0
+    y = torch.randn(60, 2, generator=generator)
+    single = sinkhorn_velocity(x, y, blur=0.01)
+    double = sinkhorn_velocity(x.double(), y.double(), blur=0.01)
+    assert single.converged
+    assert single.v.dtype == single.g.dtype == single.marginal_error.dtype == torch.float32
+    torch.testing.assert_close(single.v.double(), double.v, rtol=1e-5, atol=1e-3)
+    potentials = sinkhorn_potentials(x, y, blur=0.01)
+    assert potentials.f.dtype == torch.float32
+
+
+def test_rounding_that_no_iteration_can_undo_is_not_called_convergence():
+    x, y = clouds()
+    x[0] = 1e8
+    result = sinkhorn_velocity(x, y, blur=0.01)
+    assert not result.converged
+    assert result.marginal_error > 1
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, 1e200])
+def test_clouds_that_are_not_finite(value):
+    x, y = clouds()
+    x[0, 0] = value
+    for function in (sinkhorn_velocity, sinkhorn_potentials, sinkhorn_divergence):
+        with pytest.raises(ValueError, match="must be finite"):
+            function(x, y, blur=0.1)
+
+
+def test_a_start_that_is_not_finite_and_one_with_a_large_constant():
+    x, y = clouds(dtype=torch.float32)
+    g = sinkhorn_velocity(x, y, blur=0.3).g
+    with pytest.raises(ValueError, match="g_init"):
+        sinkhorn_velocity(x, y, blur=0.3, g_init=g + math.inf)
+    shifted = sinkhorn_velocity(x, y, blur=0.3, g_init=g + 1e4)
+    torch.testing.assert_close(shifted.v, sinkhorn_velocity(x, y, blur=0.3).v, rtol=0, atol=0.02)
+    assert abs(shifted.g).max() < 1e3
+
+
+def test_very_unequal_weights_and_an_outlier():
+    for seed in range(4):
+        x, y = clouds(20, 20, seed=seed)
+        x[0], y[0] = 50 * x[0], 50 * y[0]
+        exponents = -12 * torch.rand(20, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        b = (10**exponents) / (10**exponents).sum()
+        assert sinkhorn_potentials(x, y, blur=0.3, b=b).converged
+
+
+def test_weights_are_normalised():
+    x, y = clouds()
+    a = torch.full((20,), 1.0009 / 20, dtype=torch.float64)
+    assert sinkhorn_potentials(x, y, blur=0.3, a=a, tol=1e-6).converged
