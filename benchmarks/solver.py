@@ -239,9 +239,9 @@ def reference_velocities(nodes, y, blur):
         options = {"blur": blur, "tol": REFERENCE_TOL, "max_iter": 20_000}
         result = sinkhorn_velocity(node, y, g_init=g, **options)
         g = result.g
-        f = sinkhorn_potentials(node, y, g_init=g, **options).f
+        f, own_g, *_ = sinkhorn_potentials(node, y, g_init=g, **options)
         cost = torch.cdist(node, y, compute_mode="donot_use_mm_for_euclid_dist").square() / 2
-        logits = (f[:, None] + g - cost) / blur**2 - math.log(len(node) * len(y))
+        logits = (f[:, None] + own_g - cost) / blur**2 - math.log(len(node) * len(y))
         worst = max(worst, (logits.logsumexp(0).exp() - 1 / len(y)).abs().sum().item())
         velocities.append(result.v)
     return torch.stack(velocities), worst
