@@ -248,15 +248,17 @@ def test_early_stopping_holds_out_rows_and_keeps_the_best():
 
 def test_a_collapsed_source_is_warned_about():
     _, target = two_clouds()
-    with pytest.warns(UserWarning, match="one point"):
+    with pytest.warns(UserWarning, match="one point") as warned:
         est = small().fit(np.ones((20, 2)), target)
+    assert warned[0].filename == __file__
     assert np.isfinite(est.transform(np.ones((3, 2)))).all()
 
 
 def test_unsolved_problems_are_warned_about():
     source, target = two_clouds()
-    with pytest.warns(ConvergenceWarning, match="sinkhorn_max_iter"):
+    with pytest.warns(ConvergenceWarning, match="sinkhorn_max_iter") as warned:
         small(blur=1e-3, sinkhorn_max_iter=2).fit(source, target)
+    assert warned[0].filename == __file__
 
 
 def test_verbose_logs_a_line_a_phase(caplog):
