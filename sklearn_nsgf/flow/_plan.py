@@ -17,6 +17,11 @@ _STORED_SIZE = {"cpu": 2**24, "cuda": 2**28, "mps": 2**26}
 _BLOCK_SIZE = {"cpu": 2**20, "cuda": 2**26, "mps": 2**26}
 
 
+def is_stored(x: Tensor, y: Tensor) -> bool:
+    """Whether matrices of a row for each point of `x` and a column for each of `y` are kept."""
+    return math.prod(x.shape[:-1]) * y.shape[-2] <= _STORED_SIZE[x.device.type]
+
+
 class Similarity:
     """The matrix ``S = x y^T / epsilon``.
 
@@ -30,8 +35,7 @@ class Similarity:
 
     def __init__(self, x: Tensor, y: Tensor, eps: float, products: Tensor | None = None) -> None:
         self.x, self.y, self.eps, self.products = x, y, eps, products
-        self.n_rows, self.size = x.shape[-2], math.prod(x.shape[:-1]) * y.shape[-2]
-        self.fits = self.size <= _STORED_SIZE[x.device.type]
+        self.n_rows, self.fits = x.shape[-2], is_stored(x, y)
 
     def plus(self, w: Tensor, u: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Blocks of rows of ``S + u + w``, with `w` for the columns and `u` for the rows."""
@@ -44,7 +48,7 @@ class Similarity:
         u = torch.zeros_like(self.x[..., 0]) if u is None else u
         x = torch.cat([self.x / self.eps, torch.ones_like(u.unsqueeze(-1)), u.unsqueeze(-1)], -1)
         y = torch.cat([self.y, w.unsqueeze(-1), torch.ones_like(w.unsqueeze(-1))], -1)
-        n_block = max(16, _BLOCK_SIZE[w.device.type] * self.n_rows // self.size)
+        n_block = max(16, _BLOCK_SIZE[w.device.type] // (self.x[..., 0, 0].numel() * self.y.shape[-2]))
         for start in range(0, self.n_rows, n_block):
             rows = slice(start, start + n_block)
             yield rows, x[..., rows, :] @ y.mT
@@ -173,20 +177,23 @@ class SymmetricPlan(_Blocks):
         Of the n points to themselves.
     log_norms : Tensor of shape (..., n)
         ``|x|^2 / (2 epsilon)``.
+    a : Tensor of shape (..., n)
+        The weights.
 
     Attributes
     ----------
     scaling : Tensor of shape (..., n)
-        The scaling q; ones until it is set.
+        The scaling q, at first a guess.
     """
 
-    def __init__(self, similarity: Similarity, log_norms: Tensor) -> None:
+    def __init__(self, similarity: Similarity, log_norms: Tensor, a: Tensor) -> None:
         self.similarity, self.log_norms = similarity, log_norms
-        self.scaling = torch.ones_like(log_norms)
         self._store()
+        smoothed = self.times(a)
+        # Exact both for far apart points (1/sqrt(a)) and for coincident ones (1).
+        self.scaling = a / smoothed.sqrt()
         # Points so far apart that each is similar to itself alone.
-        largest_sum = self.times(self.scaling).amax().item()
-        self.is_identity = largest_sum < 1 + 10 * torch.finfo(log_norms.dtype).eps
+        self.is_identity = (smoothed / a).amax().item() < 1 + 10 * torch.finfo(a.dtype).eps
 
     def _make_blocks(self) -> Iterator[tuple[slice, Tensor]]:
         for rows, logits in self.similarity.plus(-self.log_norms, -self.log_norms):

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from sklearn_nsgf.flow._anderson import Anderson
-from sklearn_nsgf.flow._plan import Plan, Similarity, SymmetricPlan
+from sklearn_nsgf.flow._plan import Plan, Similarity, SymmetricPlan, is_stored
 
 _ANNEALING_TOL = 0.1
 # Rounds between two looks at the size of the scalings, which grow by exp(10) a round at most.
@@ -140,7 +140,7 @@ def sinkhorn_potentials(
     """
     _check_options(blur, tol, max_iter, scaling)
     problem = _Problem(x, y, a, b, blur)
-    return _cast(problem.potentials(problem.solve(blur, scaling, tol, max_iter, g_init), blur, tol), x.dtype)
+    return _cast(problem.potentials(problem.solve(scaling, tol, max_iter, g_init), tol), x.dtype)
 
 
 @torch.no_grad()
@@ -162,7 +162,7 @@ def symmetric_potential(
     """
     _check_options(blur, tol, max_iter)
     problem = _Problem(x, x, a, a, blur)
-    return _cast(problem.potentials(problem.solve_symmetric(blur, tol, max_iter), blur, tol), x.dtype)
+    return _cast(problem.potentials(problem.solve_symmetric(tol, max_iter), tol), x.dtype)
 
 
 @torch.no_grad()
@@ -212,12 +212,12 @@ def sinkhorn_velocity(
     """
     _check_options(blur, tol, max_iter, scaling)
     cross_problem, self_problem = _Problem(x, y, a, b, blur), _Problem(x, x, a, a, blur)
-    cross = cross_problem.solve(blur, scaling, tol, max_iter, g_init)
-    own = self_problem.solve_symmetric(blur, tol, max_iter)
+    cross = cross_problem.solve(scaling, tol, max_iter, g_init)
+    own = self_problem.solve_symmetric(tol, max_iter)
     error = torch.maximum(cross.marginal_error, own.marginal_error)
     return SinkhornVelocity(
         v=(cross_problem.project(cross) - self_problem.project(own)).to(x.dtype),
-        g=cross_problem.potentials(cross, blur, tol).g.to(x.dtype),
+        g=cross_problem.potentials(cross, tol).g.to(x.dtype),
         converged=error <= tol,
         n_iters=cross.n_iters,
         marginal_error=error.to(x.dtype),
@@ -253,7 +253,7 @@ def sinkhorn_divergence(
     """
     _check_options(blur, tol, max_iter, scaling)
     cross_problem = _Problem(x, y, a, b, blur)
-    cross = cross_problem.potentials(cross_problem.solve(blur, scaling, tol, max_iter, None), blur, tol)
+    cross = cross_problem.potentials(cross_problem.solve(scaling, tol, max_iter, None), tol)
     f_own = symmetric_potential(x, blur=blur, a=a, tol=tol, max_iter=max_iter).f
     g_own = symmetric_potential(y, blur=blur, a=b, tol=tol, max_iter=max_iter).g
     weights_a, weights_b = cross_problem.log_a.exp(), cross_problem.log_b.exp()
@@ -268,9 +268,10 @@ class _Problem:
         _check_clouds(x, y)
         self.blur = blur
         self._set_clouds(x, y)
-        if self.rounding > _LARGEST_ROUNDING and x.dtype == torch.float32 and x.device.type != "mps":
+        is_rough = self.rounding.max().item() > _LARGEST_ROUNDING
+        if is_rough and x.dtype == torch.float32 and x.device.type != "mps":
             self._set_clouds(x.double(), y.double())
-        self.products = self.x @ self.y.mT if Similarity(self.x, self.y, 1.0).fits else None
+        self.products = self.x @ self.y.mT if is_stored(self.x, self.y) else None
         self.log_a, self.log_b = _log_weights(self.x, a, "a"), _log_weights(self.y, b, "b")
 
     def _set_clouds(self, x: Tensor, y: Tensor) -> None:
@@ -279,16 +280,16 @@ class _Problem:
         self.x, self.y = x - self.centre, y - self.centre
         self.x_norms = self.x.square().sum(-1) / 2
         self.y_norms = self.y.square().sum(-1) / 2
-        largest = max(self.x_norms.max().item(), self.y_norms.max().item())
-        if not math.isfinite(largest):
+        largest = torch.maximum(self.x_norms.amax(-1), self.y_norms.amax(-1))
+        if not math.isfinite(largest.max().item()):
             raise ValueError(
                 f"x and y must be finite, and their squared distances numbers that {x.dtype} can hold."
             )
-        # Relative error of the plan's entries: no iteration can make it smaller.
+        # Relative error of each plan's entries: no iteration can make it smaller.
         self.rounding = torch.finfo(x.dtype).eps * 2 * largest / self.blur**2
 
-    def potentials(self, solution: _Solution, blur: float, tol: float) -> SinkhornPotentials:
-        eps, (u, w) = blur**2, solution.plan.reduced_potentials()
+    def potentials(self, solution: _Solution, tol: float) -> SinkhornPotentials:
+        eps, (u, w) = solution.plan.similarity.eps, solution.plan.reduced_potentials()
         return SinkhornPotentials(
             f=eps * (u - self.log_a) + self.x_norms,
             g=eps * (w - self.log_b) + self.y_norms,
@@ -297,34 +298,32 @@ class _Problem:
             marginal_error=solution.marginal_error,
         )
 
-    def solve(
-        self, blur: float, scaling: float, tol: float, max_iter: int, g_init: Tensor | None
-    ) -> _Solution:
+    def solve(self, scaling: float, tol: float, max_iter: int, g_init: Tensor | None) -> _Solution:
         n_iters = 0
         if g_init is None:
-            g_init, n_iters = self._cold_start(blur, scaling, max_iter)
+            g_init, n_iters = self._cold_start(scaling, max_iter)
         elif not bool(g_init.isfinite().all()):
             raise ValueError("g_init must be finite.")
         # The constant is free, and a large one would cost precision.
         g_init = (g_init - g_init.mean(-1, keepdim=True)).to(self.x)
-        solution = self._solve_at(blur, g_init, tol, max_iter)
+        solution = self._solve_at(self.blur, g_init, tol, max_iter)
         return solution._replace(n_iters=n_iters + solution.n_iters)
 
-    def _cold_start(self, blur: float, scaling: float, max_iter: int) -> tuple[Tensor, int]:
+    def _cold_start(self, scaling: float, max_iter: int) -> tuple[Tensor, int]:
         if min(self.x.shape[-2], self.y.shape[-2]) > 2 * _COARSE_POINTS:
-            return self._coarse_start(blur, scaling, max_iter)
+            return self._coarse_start(scaling, max_iter)
         g, n_iters = torch.zeros_like(self.y_norms), 0
-        for annealed_blur in _annealing(self._diameter(), blur, scaling):
+        for annealed_blur in _annealing(self._diameter(), self.blur, scaling):
             solution = self._solve_at(annealed_blur, g, _ANNEALING_TOL, max_iter)
-            g = self.potentials(solution, annealed_blur, _ANNEALING_TOL).g
+            g = self.potentials(solution, _ANNEALING_TOL).g
             n_iters += solution.n_iters
         return g, n_iters
 
-    def _coarse_start(self, blur: float, scaling: float, max_iter: int) -> tuple[Tensor, int]:
+    def _coarse_start(self, scaling: float, max_iter: int) -> tuple[Tensor, int]:
         """Target potential that the source potential of a random subsample implies."""
-        eps, coarse = blur**2, self._subsample()
-        solution = coarse.solve(blur, scaling, _ANNEALING_TOL, max_iter, None)
-        f, *_ = coarse.potentials(solution, blur, _ANNEALING_TOL)
+        eps, coarse = self.blur**2, self._subsample()
+        solution = coarse.solve(scaling, _ANNEALING_TOL, max_iter, None)
+        f, *_ = coarse.potentials(solution, _ANNEALING_TOL)
         similarity = Similarity(self.y - coarse.centre, coarse.x, eps)
         g = -eps * similarity.logsumexp((f - coarse.x_norms) / eps + coarse.log_a)
         return g + (self.y - coarse.centre).square().sum(-1) / 2, solution.n_iters
@@ -352,7 +351,7 @@ class _Problem:
         log_beta = torch.zeros_like(g)
         for n_iters in range(1, max_iter + 1):
             marginal = plan.balance(log_beta)
-            error = torch.linalg.vector_norm(marginal - b, ord=1, dim=-1)
+            error = _l1(marginal - b)
             worst = error.max().item()
             is_time_to_look = worst <= tol or n_iters % _DRIFT_INTERVAL == 0
             if is_time_to_look and n_iters < max_iter and plan.has_drifted():
@@ -370,32 +369,33 @@ class _Problem:
 
     def _honest(self, error: Tensor) -> Tensor:
         """The error of the marginals, or that of the plan's entries where it makes the former void."""
-        return error.clamp(min=self.rounding) if self.rounding > _LARGEST_ROUNDING else error
+        return torch.where(self.rounding > _LARGEST_ROUNDING, self.rounding.maximum(error), error)
 
     def project(self, solution: _Solution) -> Tensor:
         """Means of the target under the rows of the plan, relative to the source points."""
         return solution.plan.project(self.y) - self.x
 
-    def solve_symmetric(self, blur: float, tol: float, max_iter: int) -> _Solution:
+    def solve_symmetric(self, tol: float, max_iter: int) -> _Solution:
         """Transport of x to itself: one potential, one scaling.
 
         The damped update ``q <- q (a / (q K q))^(2/3)`` contracts by 1/3 a round whatever the
         problem: its linear part is ``1 - 2/3 (1 + s)`` with ``s`` in [0, 1] an eigenvalue of the
         plan. K has a unit diagonal, so nothing can underflow and nothing is ever absorbed.
         """
-        a = self.log_a.exp()
-        eps = blur**2
-        plan = SymmetricPlan(Similarity(self.x, self.x, eps, self.products), self.x_norms / eps)
-        # The start is exact both for far apart points (1/sqrt(a)) and for coincident ones (1).
-        plan.scaling = a / plan.times(a).sqrt()
+        eps, a = self.blur**2, self.log_a.exp()
+        plan = SymmetricPlan(Similarity(self.x, self.x, eps, self.products), self.x_norms / eps, a)
         for n_iters in range(1, max_iter + 1):
             marginal = plan.scaling * plan.times(plan.scaling)
-            error = (marginal - a).abs().sum(-1)
+            error = _l1(marginal - a)
             worst = error.max().item()
             if worst <= tol or math.isnan(worst):
                 break
             plan.scaling = plan.scaling * (a / marginal).pow(2 / 3)
         return _Solution(plan, self._honest(error), n_iters)
+
+
+def _l1(difference: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(difference, ord=1, dim=-1)
 
 
 def _cast(potentials: SinkhornPotentials, dtype: torch.dtype) -> SinkhornPotentials:

@@ -202,12 +202,19 @@ def test_recomputed_blocks_and_a_coarse_start_give_the_answer_of_a_stored_plan(
 
 
 def test_an_easy_problem_does_not_move_while_a_hard_one_is_solved():
-    x, y = (torch.stack([cloud, 10 * cloud]) for cloud in clouds())
-    both = sinkhorn_velocity(x, y, blur=0.8)
-    easy = sinkhorn_velocity(x[0], y[0], blur=0.8, scaling=0.5)
+    x, y = (torch.stack([cloud, 2 * cloud]) for cloud in clouds())
+    start = torch.zeros(2, y.shape[1], dtype=y.dtype)
+    both = sinkhorn_velocity(x, y, blur=0.8, g_init=start)
+    easy = sinkhorn_velocity(x[0], y[0], blur=0.8, g_init=start[0])
     assert both.converged.all()
     assert both.n_iters > easy.n_iters
-    torch.testing.assert_close(both.v[0], easy.v, rtol=0, atol=1e-2)
+    torch.testing.assert_close(both.v[0], easy.v, rtol=0, atol=1e-7)
+
+
+def test_rounding_is_that_of_each_problem():
+    x, y = (torch.stack([cloud, cloud]) for cloud in clouds())
+    x[1, 0] = 1e8
+    assert sinkhorn_velocity(x, y, blur=0.1).converged.tolist() == [True, False]
 
 
 def test_annealing_does_not_change_the_answer():
