@@ -1,6 +1,8 @@
 """Neural Sinkhorn gradient flow for scikit-learn: transport and generation from two samples."""
 
+from sklearn_nsgf._flow_matching import FlowMatchingTransport
+from sklearn_nsgf._nsgf_plus_plus import NSGFPlusPlus
 from sklearn_nsgf._sinkhorn_flow import SinkhornFlowTransport
 
 __version__ = "0.1.0.dev0"
-__all__ = ["SinkhornFlowTransport"]
+__all__ = ["FlowMatchingTransport", "NSGFPlusPlus", "SinkhornFlowTransport"]

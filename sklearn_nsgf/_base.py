@@ -4,37 +4,46 @@ from __future__ import annotations
 
 import copy
 import logging
-import warnings
 from abc import ABCMeta, abstractmethod
 from numbers import Integral, Real
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_random_state, gen_batches
-from sklearn.utils.validation import check_is_fitted, check_scalar, validate_data
+from sklearn.utils.validation import check_is_fitted, check_scalar
 from torch import nn
 
 from sklearn_nsgf._sklearn import Interval, StrOptions, fit_context
-from sklearn_nsgf._torch import inference_dtype, isolated_rng, resolve_device
-from sklearn_nsgf._training import BatchSource, train_network
+from sklearn_nsgf._torch import inference_dtype, isolated_rng, make_generator, resolve_device
+from sklearn_nsgf._training import TrainingResult, train_network
 from sklearn_nsgf._validation import (
-    FLOAT_DTYPES,
     FlowScaling,
+    as_rows,
     check_flow_data,
+    check_samples,
     check_target,
     check_times,
+    float_dtype,
     is_target,
+    to_dtype,
+    warn_caller,
 )
-from sklearn_nsgf.flow import ArraySampler, GaussianSampler, odeint
-from sklearn_nsgf.flow._ode import SOLVERS
+from sklearn_nsgf.flow import ArraySampler, GaussianSampler, TrajectoryPool, odeint
+from sklearn_nsgf.flow._ode import N_EVALUATIONS, SOLVERS
+from sklearn_nsgf.flow._pool import BlockMaker
 from sklearn_nsgf.flow._samplers import Sampler
 from sklearn_nsgf.metrics import ENERGY_MAX_ROWS, energy_distance
-from sklearn_nsgf.networks import make_network
+from sklearn_nsgf.networks import ImageRows, make_network
 
 logger = logging.getLogger("sklearn_nsgf")
 
-CHUNK_SIZE = 16_384
+# Learning rates of the perceptron and of other networks.
+PERCEPTRON_RATE, RATE = 0.005, 0.001
+MAX_SEED = np.iinfo(np.int32).max
+# Rows that go through a network at a time: at most so many, and at most so many numbers.
+CHUNK_ROWS, CHUNK_SIZE = 16_384, 2**18
 VALIDATION_POINTS = 2048
 # Fewer rows than this can be learnt by heart in the default number of iterations.
 AUTO_STOPPING_ROWS = 5000
@@ -42,24 +51,34 @@ AUTO_STOPPING_ROWS = 5000
 MAX_SOURCE_ROWS = 10_000
 
 
-class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, metaclass=ABCMeta):
-    """Base of the flow estimators: a velocity network, trained on batches that subclasses make.
+class Clouds(NamedTuple):
+    """Where the two minibatches of a flow come from, in the units of the flow."""
 
-    Subclasses set the parameters in `__init__` and implement `_make_batches`.
+    source: Sampler
+    target: Sampler
+
+
+class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, metaclass=ABCMeta):
+    """Base of the estimators.
+
+    Subclasses set the parameters in `__init__` and implement `_learn`, `_follow` and `_velocity`.
     """
 
     _parameter_constraints: dict = {
-        "n_steps": [Interval(Integral, 1, None, closed="left")],
         "solver": [StrOptions(set(SOLVERS))],
         "network": [None, nn.Module, callable],
         "hidden_layer_sizes": ["array-like"],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "early_stopping": ["boolean", StrOptions({"auto"})],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "standardize": ["boolean"],
+        "image_shape": [None, "array-like"],
+        "channel_axis": [None, Integral],
+        "warm_start": ["boolean"],
+        "compile": ["boolean"],
         "device": [str],
         "n_jobs": [None, Integral],
         "random_state": ["random_state"],
@@ -67,15 +86,21 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
     }
 
     @abstractmethod
-    def _make_batches(
-        self,
-        source: Sampler,
-        target: Sampler,
-        device: torch.device,
-        seed: int,
-        n_points: int | None,
-    ) -> BatchSource:
-        """Return where batches are drawn from; `n_points` source points are enough if it is given."""
+    def _learn(self, training: Clouds, held_out: Clouds | None, device: torch.device, rng) -> bool:
+        """Fit in the units of the flow; return whether Ctrl-C ended it early."""
+
+    @abstractmethod
+    def _follow(self, Z, t_start, t_end, n_steps, solver, return_path) -> tuple[np.ndarray, np.ndarray]:
+        """Nodes of the flow from `Z` on, or the last one alone, and their times, in units of the flow."""
+
+    @abstractmethod
+    def _velocity(self, X, t) -> np.ndarray:
+        """`velocity` of checked rows and times."""
+
+    @property
+    @abstractmethod
+    def n_function_evaluations_(self) -> int:
+        """Evaluations of a velocity network that one `transform` costs."""
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
@@ -83,8 +108,9 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
 
         Parameters
         ----------
-        X : array-like of shape (n_source, n_features)
-            Source sample; the target sample if `y` does not hold one.
+        X : array-like of shape (n_source, n_features) or images
+            Source sample; the target sample if `y` does not hold one. Images have the shape (n, H, W),
+            (n, H, W, C) or (n, C, H, W).
         y : array-like of shape (n_target, n_features) or (n_source,), default=None
             Target sample, with any number of rows and no pairing with those of `X`. Without it, `X`
             is the target and the source is a normal distribution with the mean and the scale
@@ -93,64 +119,57 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         Returns
         -------
         self : object
-            The fitted estimator.
+            The fitted estimator. Ctrl-C (KeyboardInterrupt) ends the training early with a warning and
+            leaves what was learnt; with `warm_start` the next `fit` goes on from there.
         """
-        # An interrupted fit must not leave the old network with new scales.
-        vars(self).pop("network_", None)
-        data = check_flow_data(self, X, y)
+        continues = self.warm_start and self.__sklearn_is_fitted__()
+        data = check_flow_data(self, X, y, reset=not continues)
         device = resolve_device(self.device)
         rng = check_random_state(self.random_state)
-        seeds = rng.randint(np.iinfo(np.int32).max, size=4).tolist()
-        batch_seed, validation_seed, network_seed, rows_seed = seeds
-
-        self._scaling = FlowScaling(data.source, data.target, per_feature=self.standardize)
+        if continues:
+            if (data.source is None) != (self._source_rows is None):
+                raise ValueError(
+                    "warm_start=True: the fits before and this one must both have a source, or none."
+                )
+            # A continued fit sees new minibatches, also with a fixed seed.
+            rng = check_random_state((rng.randint(MAX_SEED) + self.n_iter_) % MAX_SEED)
+        else:
+            # An interrupted fit must not leave the old network with new scales.
+            vars(self).pop("device_", None)
+            per_feature = self.standardize and self._layout.picture_shape is None
+            self._scaling = FlowScaling(data.source, data.target, per_feature=per_feature)
+            self._dtype = data.dtype
+            self._source_rows = _thin(data.source, rng.randint(MAX_SEED))
         if data.source is not None and self._scaling.source_collapsed:
-            warnings.warn(
+            warn_caller(
                 "All rows of the source are one point. The flow moves them all alike and cannot spread "
                 "them over the target.",
                 UserWarning,
-                stacklevel=3,
             )
-        self._dtype = data.target.dtype
-        self._source_rows = _thin(data.source, rows_seed)
         early_stopping = self.early_stopping
         if early_stopping == "auto":
-            n_rows = len(data.target) if data.source is None else min(map(len, data))
+            n_rows = len(data.target) if data.source is None else min(len(data.source), len(data.target))
             early_stopping = n_rows < AUTO_STOPPING_ROWS
         fraction = self.validation_fraction if early_stopping else 0.0
-        source, held_out_source = self._samplers(data.source, 0.0, fraction, rows_seed)
-        target, held_out_target = self._samplers(data.target, 1.0, fraction, rows_seed)
-        draw = self._make_batches(source, target, device, batch_seed, None)
-        validation = None
-        if early_stopping:
-            validation = self._make_batches(
-                held_out_source, held_out_target, device, validation_seed, VALIDATION_POINTS
-            )(VALIDATION_POINTS)
-        # Whatever the caller has switched off: training needs gradients.
-        with torch.inference_mode(mode=False), torch.enable_grad(), isolated_rng(network_seed):
-            network = make_network(
-                self.n_features_in_,
-                network=self.network,
-                hidden_layer_sizes=self.hidden_layer_sizes,
-                seed=network_seed,
+        seed = rng.randint(MAX_SEED)
+        sources, targets = (
+            self._samplers(rows, t, fraction, seed) for rows, t in [(data.source, 0.0), (data.target, 1.0)]
+        )
+        training, held_out = map(Clouds, sources, targets)
+        interrupted = self._learn(training, held_out if early_stopping else None, device, rng)
+        if interrupted:
+            warn_caller(
+                f"fit was interrupted after {self.n_iter_} iterations and keeps what was learnt so far. "
+                "With warm_start=True the next fit goes on from there.",
+                UserWarning,
             )
-            result = train_network(
-                network.to(device),
-                draw,
-                max_iter=self.max_iter,
-                batch_size=self.batch_size,
-                learning_rate=self.learning_rate,
-                validation=validation,
-                n_iter_no_change=self.n_iter_no_change,
-            )
-        if self.verbose:
-            logger.info("trained %d iterations, loss %.3g", result.n_iter, result.loss_curve[-1])
-        self.network_ = result.network.cpu()
-        self.loss_curve_ = result.loss_curve
-        self.validation_curve_ = result.validation_curve
-        self.n_iter_ = result.n_iter
         self.device_ = str(device)
         return self
+
+    def _rate(self) -> float:
+        if self.learning_rate != "auto":
+            return self.learning_rate
+        return PERCEPTRON_RATE if self.network is None and self._layout.image_shape is None else RATE
 
     def _samplers(
         self, rows: np.ndarray | None, t: float, fraction: float, seed: int
@@ -174,13 +193,13 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like of shape (n_samples, n_features) or images
             New points or those of the fit, any number of them.
 
         Returns
         -------
-        X_transported : ndarray of shape (n_samples, n_features)
-            float32 if `X` is, else float64.
+        X_transported : ndarray of the shape of `X`
+            float32 if `X` is, uint8 if `X` holds images of that type, else float64.
         """
         return self.integrate(X)
 
@@ -192,12 +211,12 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like of shape (n_samples, n_features) or images
             Points of the target.
 
         Returns
         -------
-        X_original : ndarray of shape (n_samples, n_features)
+        X_original : ndarray of the shape of `X`
         """
         return self.integrate(X, t_start=1.0, t_end=0.0)
 
@@ -206,12 +225,12 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like of shape (n_samples, n_features) or images
             Points at time `t_start`.
         t_start, t_end : float, default=0 and 1
             Times between 0 and 1. With `t_end < t_start` the flow runs backwards.
         n_steps : int, default=None
-            Number of steps; by default the estimator's `n_steps`.
+            Number of steps; by default the estimator's own.
         solver : {"euler", "midpoint", "heun", "rk4"}, default=None
             By default the estimator's `solver`.
         return_path : bool, default=False
@@ -219,38 +238,33 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
 
         Returns
         -------
-        X_t : ndarray of shape (n_samples, n_features) or (n_steps + 1, n_samples, n_features)
+        X_t : ndarray of the shape of `X`, or of shape (n_steps + 1, \\*X.shape)
         """
-        check_is_fitted(self, "network_")
-        X = validate_data(self, X, reset=False, dtype=FLOAT_DTYPES)
+        check_is_fitted(self)
+        X = check_samples(self, X)
         for name, t in {"t_start": t_start, "t_end": t_end}.items():
             check_times(t, name)
-        n_steps = self.n_steps if n_steps is None else n_steps
-        solver = self.solver if solver is None else solver
-
-        return self._flow(X, t_start, t_end, n_steps, solver, return_path)
+        return self._transport(X, t_start, t_end, n_steps, solver, return_path)
 
     def velocity(self, X, t):
         """Velocity dx/dt of the flow.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like of shape (n_samples, n_features) or images
             Points.
         t : float or array-like of shape (n_samples,)
             Times between 0 (source) and 1 (target).
 
         Returns
         -------
-        V : ndarray of shape (n_samples, n_features)
+        V : ndarray of the shape of `X`
             In units of the data: what a particle moves in the whole time from 0 to 1 at this speed.
         """
-        check_is_fitted(self, "network_")
-        X = validate_data(self, X, reset=False, dtype=FLOAT_DTYPES)
-        t = check_times(t, "t", len(X))
-        Zt = np.column_stack([self._scaling.encode(X, t), t.astype(X.dtype)])
-        V = self._in_chunks(lambda network, Zt: network(Zt[:, -1], Zt[:, :-1]), Zt)
-        return _finite((V * self._scaling.scale + self._scaling.drift).astype(X.dtype, copy=False))
+        check_is_fitted(self)
+        X = as_rows(self, check_samples(self, X))
+        V = self._velocity(X, check_times(t, "t", len(X)))
+        return self._layout.to_samples(_finite(V.astype(X.dtype, copy=False)))
 
     def sample(self, n_samples=1, *, random_state=None):
         """Draw new points that follow the target's distribution.
@@ -267,25 +281,27 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features)
-            With the dtype of the fit.
+        X : ndarray of shape (n_samples, n_features), or images
+            With the shape and the dtype of the fit.
         """
-        check_is_fitted(self, "network_")
+        check_is_fitted(self)
         check_scalar(n_samples, "n_samples", Integral, min_val=1)
         rng = check_random_state(random_state)
+        dtype = float_dtype(self._dtype)
         if self._source_rows is None:
-            noise = rng.standard_normal((n_samples, self.n_features_in_))
-            X = self._scaling.decode(noise * self._scaling.noise_std, 0.0, self._dtype)
+            noise = rng.standard_normal((n_samples, len(self._scaling.noise_std)))
+            Z = (noise * self._scaling.noise_std).astype(dtype)
         else:
-            X = self._source_rows[rng.randint(len(self._source_rows), size=n_samples)]
-        return self._flow(X, 0.0, 1.0, self.n_steps, self.solver)
+            rows = self._source_rows[rng.randint(len(self._source_rows), size=n_samples)]
+            Z = self._scaling.encode(rows.astype(dtype, copy=False), 0.0)
+        return self._to_samples(*self._follow(Z, 0.0, 1.0, None, None, False), self._dtype)[-1]
 
     def score(self, X, y=None):
         """Minus the energy distance between transported points and a target sample.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like of shape (n_samples, n_features) or images
             Source points; the target sample if `y` does not hold one, which is then compared with
             generated points.
         y : array-like of shape (n_target, n_features) or (n_samples,), default=None
@@ -297,24 +313,136 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
             The higher the better; at most about zero. In units of the data, see
             `sklearn_nsgf.metrics.energy_distance`.
         """
-        check_is_fitted(self, "network_")
-        X = validate_data(self, X, reset=False, dtype=FLOAT_DTYPES, ensure_min_samples=2)
+        check_is_fitted(self)
+        X = check_samples(self, X, ensure_min_samples=2)
         if is_target(y):
             y = check_target(self, y, ensure_min_samples=2)
-            return -energy_distance(self._flow(X, 0.0, 1.0, self.n_steps, self.solver), y)
-        if self._source_rows is not None:
+            X = self._transport(X, 0.0, 1.0)
+        elif self._source_rows is not None:
             raise ValueError(
                 "score needs the target sample y: this estimator was fitted on a source and a target."
             )
-        generated = self.sample(min(len(X), ENERGY_MAX_ROWS), random_state=0)
-        return -energy_distance(generated, X)
+        else:
+            X, y = self.sample(min(len(X), ENERGY_MAX_ROWS), random_state=0), X
+        return -energy_distance(as_rows(self, X), as_rows(self, y))
 
-    def _flow(self, X, t_start, t_end, n_steps, solver, return_path=False):
-        """`integrate` of checked points and times."""
+    def _transport(self, X, t_start, t_end, n_steps=None, solver=None, return_path=False):
+        """`integrate` of checked samples and times."""
+        Z = self._scaling.encode(as_rows(self, X), self._clock(t_start))
+        path = self._to_samples(*self._follow(Z, t_start, t_end, n_steps, solver, return_path), X.dtype)
+        return path if return_path else path[-1]
+
+    def _clock(self, t):
+        """Time of the moving centre at a time of the flow."""
+        return t
+
+    def _to_samples(self, Z: np.ndarray, times: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        rows = _finite(self._scaling.decode(Z, self._clock(times)[:, None], float_dtype(dtype)))
+        return self._layout.to_samples(to_dtype(rows, dtype))
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "device_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.target_tags.required = False
+        return tags
+
+
+class NetworkFlowTransport(BaseFlowTransport):
+    """Base of the flows of one velocity network, trained on batches that subclasses make.
+
+    Subclasses set the parameters in `__init__` and implement `_make_pool`.
+    """
+
+    _parameter_constraints: dict = {
+        **BaseFlowTransport._parameter_constraints,
+        "n_steps": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    @abstractmethod
+    def _make_pool(
+        self, clouds: Clouds, device: torch.device, seed: int, n_points: int | None
+    ) -> TrajectoryPool:
+        """Return where batches are drawn from; `n_points` source points are enough if it is given."""
+
+    def _report(self, pool: TrajectoryPool) -> None:
+        """Say what there is to say about the pool of a training that is over."""
+
+    def _held_pool(self, make_blocks: BlockMaker, n_blocks: int, seed: int) -> TrajectoryPool:
+        return TrajectoryPool(
+            make_blocks,
+            n_blocks=n_blocks,
+            seed=seed,
+            n_held=self.pool_size,
+            n_draws=self.max_iter,
+            # Half the memory, and finer than the pixels' grey values.
+            dtype=torch.float32 if self._layout.image_shape is None else torch.float16,
+        )
+
+    def _learn(self, training: Clouds, held_out: Clouds | None, device: torch.device, rng) -> bool:
+        pool_seed, validation_seed, network_seed = rng.randint(MAX_SEED, size=3).tolist()
+        continues = self.__sklearn_is_fitted__()
+        pool, generator = (
+            self._make_pool(training, device, pool_seed, None),
+            make_generator(pool_seed, device),
+        )
+        validation = None
+        if held_out is not None:
+            validation = self._make_pool(held_out, device, validation_seed, VALIDATION_POINTS).sample(
+                VALIDATION_POINTS, make_generator(validation_seed, device)
+            )
+        # Whatever the caller has switched off: training needs gradients.
+        with torch.inference_mode(mode=False), torch.enable_grad(), isolated_rng(network_seed):
+            network = make_network(
+                self._layout.image_shape or self._layout.sample_shape,
+                network=self.network_ if continues else self.network,
+                hidden_layer_sizes=self.hidden_layer_sizes,
+                seed=network_seed,
+            )
+            result = train_network(
+                self._on_rows(network).to(device),
+                lambda n_samples: pool.sample(n_samples, generator),
+                max_iter=self.max_iter,
+                batch_size=self.batch_size,
+                learning_rate=self._rate(),
+                constant_rate=continues,
+                compile=self.compile,
+                validation=validation,
+                n_iter_no_change=self.n_iter_no_change,
+            )
+        self._report(pool)
+        if self.verbose:
+            logger.info("trained %d iterations, loss %.3g", result.n_iter, result.loss_curve[-1])
+        self._keep(result, continues)
+        return result.interrupted
+
+    def _keep(self, result: TrainingResult, continues: bool) -> None:
+        network = result.network.cpu()
+        self.network_ = network.network if isinstance(network, ImageRows) else network
+        if not continues:
+            self.loss_curve_, self.validation_curve_, self.n_iter_ = [], [], 0
+        self.loss_curve_ = self.loss_curve_ + result.loss_curve
+        self.validation_curve_ = self.validation_curve_ + result.validation_curve
+        self.n_iter_ += result.n_iter
+
+    def _on_rows(self, network: nn.Module) -> nn.Module:
+        image_shape = self._layout.image_shape
+        return network if image_shape is None else ImageRows(network, image_shape)
+
+    @property
+    def n_function_evaluations_(self) -> int:
+        """Evaluations of the velocity network that one `transform` costs."""
+        return self.n_steps * N_EVALUATIONS[self.solver]
+
+    def _follow(self, Z, t_start, t_end, n_steps, solver, return_path):
+        n_steps = self.n_steps if n_steps is None else n_steps
         check_scalar(n_steps, "n_steps", Integral, min_val=1)
+        solver = self.solver if solver is None else solver
 
-        def flow_chunk(network: nn.Module, Z: torch.Tensor) -> torch.Tensor:
-            return odeint(
+        def flow_chunk(network: nn.Module, Z: torch.Tensor, t_start: torch.Tensor) -> torch.Tensor:
+            answer = odeint(
                 network,
                 Z,
                 n_steps=n_steps,
@@ -323,28 +451,33 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
                 solver=solver,
                 return_path=return_path,
             )
+            return answer if return_path else answer.unsqueeze(0)
 
-        Z = self._in_chunks(flow_chunk, self._scaling.encode(X, t_start), return_path)
-        times = np.linspace(t_start, t_end, n_steps + 1)[:, None] if return_path else t_end
-        return _finite(self._scaling.decode(Z, times, X.dtype))
+        starts = np.broadcast_to(np.asarray(t_start, dtype=Z.dtype), len(Z))
+        times = np.linspace(t_start, t_end, n_steps + 1) if return_path else np.array([t_end])
+        network = self._on_rows(self.network_)
+        return in_chunks(flow_chunk, network, self.device, Z, starts, axis=1), times
 
-    @torch.no_grad()
-    def _in_chunks(self, answer, Z: np.ndarray, return_path=False) -> np.ndarray:
-        """Apply `answer(network, rows)` to chunks of rows, in their own precision."""
-        device = resolve_device(self.device)
-        dtype = inference_dtype(Z.dtype, device)
-        network = copy.deepcopy(self.network_).to(device, dtype)
-        answers = [
-            answer(network, torch.from_numpy(Z[chunk]).to(device, dtype)).cpu().numpy()
-            for chunk in gen_batches(len(Z), CHUNK_SIZE)
-        ]
-        return np.concatenate(answers, axis=1 if return_path else 0)
+    def _velocity(self, X, t):
+        Z = self._scaling.encode(X, t)
+        network = self._on_rows(self.network_)
+        V = in_chunks(lambda network, Z, t: network(t, Z), network, self.device, Z, t.astype(X.dtype))
+        return V * self._scaling.scale + self._scaling.drift
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        tags.target_tags.required = False
-        return tags
+
+@torch.no_grad()
+def in_chunks(answer, network: nn.Module, device: str, *arrays: np.ndarray, axis: int = 0) -> np.ndarray:
+    """Apply `answer(network, *rows)` to chunks of the arrays' rows, in their own precision."""
+    device = resolve_device(device)
+    dtype = inference_dtype(arrays[0].dtype, device)
+    network = copy.deepcopy(network).to(device, dtype).eval()
+    n_features = arrays[0][0].size
+    n_rows = min(CHUNK_ROWS, max(1, CHUNK_SIZE // n_features))
+    answers = [
+        answer(network, *(torch.tensor(array[chunk]).to(device, dtype) for array in arrays)).cpu().numpy()
+        for chunk in gen_batches(len(arrays[0]), n_rows)
+    ]
+    return np.concatenate(answers, axis=axis)
 
 
 def _thin(rows: np.ndarray | None, seed: int) -> np.ndarray | None:

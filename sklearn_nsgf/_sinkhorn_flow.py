@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
-import warnings
 from numbers import Integral, Real
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_nsgf._base import BaseFlowTransport
+from sklearn_nsgf._base import Clouds, NetworkFlowTransport
 from sklearn_nsgf._sklearn import Interval, StrOptions
-from sklearn_nsgf._torch import make_generator
-from sklearn_nsgf._training import BatchSource
-from sklearn_nsgf.flow import PoolReport, blur_schedule, build_trajectory_pool
-from sklearn_nsgf.flow._samplers import Sampler
+from sklearn_nsgf._validation import FlowScaling, warn_caller
+from sklearn_nsgf.flow import SinkhornFlows, TrajectoryPool, blur_schedule
 
 logger = logging.getLogger("sklearn_nsgf")
 
 
-class SinkhornFlowTransport(BaseFlowTransport):
+class SinkhornFlowTransport(NetworkFlowTransport):
     """Transport between two samples by the neural Sinkhorn gradient flow (NSGF).
 
     Minibatches of the source are moved as particles along the Wasserstein gradient flow of the
@@ -47,11 +44,18 @@ class SinkhornFlowTransport(BaseFlowTransport):
     step_size : "harmonic", float or array-like of shape (n_steps,), default="harmonic"
         Steps eta_k of the particle flows, in (0, 1]. "harmonic" is 1 / (T - k): equal parts of the
         way, the whole of it at the last step. A float is the paper's constant step.
+    paths : {"particles", "straight"}, default="particles"
+        What the network learns: the velocities along the particles' own paths, or those of the straight
+        lines from the particles' starts to their ends. Straight lines need fewer steps; where they cross
+        the learnt flow is a mean that misses detail.
     n_flows : int, default=32
         Number of minibatch flows in the trajectory pool.
     flow_batch_size : int, default=1024
         Source points and target points in each flow; at most the training rows of the smaller.
         Larger ones make the flow straighter and cost their square.
+    pool_size : int or None, default=None
+        Flows held at a time; later ones are simulated while the network is trained, and take the place
+        of the first. None holds as many as 1 GiB can.
     sinkhorn_tol : float, default=0.002
         L1 error of the marginals at which a Sinkhorn problem counts as solved.
     sinkhorn_max_iter : int, default=1000
@@ -60,12 +64,13 @@ class SinkhornFlowTransport(BaseFlowTransport):
         Integrator of the learnt flow.
     network : Module, callable or None, default=None
         Velocity network: a `torch.nn.Module` (copied, its weights are the start), or a callable that
-        makes one from the number of features. It is called as ``network(t, x)``. None is a
-        multi-layer perceptron.
+        makes one from the shape of a point, ``(n_features,)`` or (C, H, W) for images. It is called as
+        ``network(t, x)``. None is a multi-layer perceptron, and a `sklearn_nsgf.networks.UNet` for images.
     hidden_layer_sizes : sequence of int, default=(256, 256, 256)
         Widths of the perceptron's layers; not used with a `network`.
-    learning_rate : float, default=0.005
-        Largest rate of Adam's schedule: a short warm-up, then a cosine to zero.
+    learning_rate : "auto" or float, default="auto"
+        Largest rate of Adam's schedule: a short warm-up, then a cosine to zero. "auto" is 0.005 for the
+        perceptron and 0.001 for other networks.
     batch_size : int, default=256
         Points in each optimiser step.
     max_iter : int, default=4000
@@ -80,7 +85,18 @@ class SinkhornFlowTransport(BaseFlowTransport):
         Evaluations without an improvement before stopping; there are about 50 in `max_iter`.
     standardize : bool, default=True
         Whether every feature has a scale of its own. Otherwise one scale serves all, and the distances
-        that the transport minimises are those of the data.
+        that the transport minimises are those of the data. Images have one scale in any case.
+    image_shape : tuple of int or None, default=None
+        (H, W), (H, W, C) or (C, H, W) where `X` holds images as flat rows. Arrays of three or four
+        dimensions hold images without it.
+    channel_axis : {1, -1} or None, default=None
+        Axis of the channels in an array of images, (n, C, H, W) or (n, H, W, C). None finds it: the axis
+        with at most 4 entries, if that is only one of the two.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the networks and the units of the last fit, with new minibatches and
+        a constant learning rate.
+    compile : bool, default=False
+        Whether to train through `torch.compile`, which needs a compiler on a CPU.
     device : str, default="auto"
         "auto" is CUDA where there is a CUDA GPU and else the CPU; "cpu", "cuda", "cuda:1", "mps".
     n_jobs : int, default=None
@@ -105,6 +121,8 @@ class SinkhornFlowTransport(BaseFlowTransport):
         early stopping.
     n_iter_ : int
         Optimiser steps taken.
+    n_function_evaluations_ : int
+        Evaluations of the velocity network that one `transform` costs.
     device_ : str
         Device of the fit.
     n_features_in_ : int
@@ -114,6 +132,7 @@ class SinkhornFlowTransport(BaseFlowTransport):
 
     See Also
     --------
+    NSGFPlusPlus : Goes on with a straight flow, where this one has residual errors.
     sklearn_nsgf.flow.particle_flow : The particle flow itself, without a network.
     sklearn_nsgf.metrics.energy_distance : What `score` measures.
 
@@ -122,8 +141,8 @@ class SinkhornFlowTransport(BaseFlowTransport):
     In a `Pipeline` the earlier steps transform `X` and never `y`, so that a scaler there would move the
     source and leave the target: use `standardize` instead.
 
-    Memory: the pool holds ``4 * n_flows * flow_batch_size * (n_steps + 1) * n_features`` bytes, and
-    each running flow a few matrices of ``4 * flow_batch_size**2`` bytes.
+    Memory: a flow takes ``4 * flow_batch_size * (n_steps + 1) * n_features`` bytes in the pool, half of
+    that for images, and while it runs a few matrices of ``4 * flow_batch_size**2`` bytes.
 
     References
     ----------
@@ -146,12 +165,14 @@ class SinkhornFlowTransport(BaseFlowTransport):
     """
 
     _parameter_constraints: dict = {
-        **BaseFlowTransport._parameter_constraints,
+        **NetworkFlowTransport._parameter_constraints,
         "blur": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), "array-like"],
         "scaling": [Interval(Real, 0, 1, closed="neither")],
         "step_size": [StrOptions({"harmonic"}), Interval(Real, 0, 1, closed="right"), "array-like"],
+        "paths": [StrOptions({"particles", "straight"})],
         "n_flows": [Interval(Integral, 1, None, closed="left")],
         "flow_batch_size": [Interval(Integral, 2, None, closed="left")],
+        "pool_size": [None, Interval(Integral, 1, None, closed="left")],
         "sinkhorn_tol": [Interval(Real, 0, None, closed="neither")],
         "sinkhorn_max_iter": [Interval(Integral, 1, None, closed="left")],
     }
@@ -163,20 +184,26 @@ class SinkhornFlowTransport(BaseFlowTransport):
         scaling=0.5,
         n_steps=5,
         step_size="harmonic",
+        paths="particles",
         n_flows=32,
         flow_batch_size=1024,
+        pool_size=None,
         sinkhorn_tol=0.002,
         sinkhorn_max_iter=1000,
         solver="euler",
         network=None,
         hidden_layer_sizes=(256, 256, 256),
-        learning_rate=0.005,
+        learning_rate="auto",
         batch_size=256,
         max_iter=4000,
         early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=10,
         standardize=True,
+        image_shape=None,
+        channel_axis=None,
+        warm_start=False,
+        compile=False,
         device="auto",
         n_jobs=None,
         random_state=None,
@@ -186,8 +213,10 @@ class SinkhornFlowTransport(BaseFlowTransport):
         self.scaling = scaling
         self.n_steps = n_steps
         self.step_size = step_size
+        self.paths = paths
         self.n_flows = n_flows
         self.flow_batch_size = flow_batch_size
+        self.pool_size = pool_size
         self.sinkhorn_tol = sinkhorn_tol
         self.sinkhorn_max_iter = sinkhorn_max_iter
         self.solver = solver
@@ -200,30 +229,27 @@ class SinkhornFlowTransport(BaseFlowTransport):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.standardize = standardize
+        self.image_shape = image_shape
+        self.channel_axis = channel_axis
+        self.warm_start = warm_start
+        self.compile = compile
         self.device = device
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
 
-    def _make_batches(
-        self,
-        source: Sampler,
-        target: Sampler,
-        device: torch.device,
-        seed: int,
-        n_points: int | None,
-    ) -> BatchSource:
-        self.blur_ = self._resolve_blur()
-        n_particles = int(min(self.flow_batch_size, source.n_rows, target.n_rows))
+    def _make_pool(
+        self, clouds: Clouds, device: torch.device, seed: int, n_points: int | None
+    ) -> TrajectoryPool:
+        self.blur_ = resolve_blur(self.blur, self._scaling)
+        n_particles = int(min(self.flow_batch_size, clouds.source.n_rows, clouds.target.n_rows))
         n_flows = self.n_flows
         if n_points is not None:
             n_flows = min(n_flows, math.ceil(n_points / n_particles))
-        report = build_trajectory_pool(
-            source,
-            target,
-            n_flows=n_flows,
+        flows = SinkhornFlows(
+            *clouds,
             n_particles=n_particles,
-            seed=seed,
+            straight=self.paths == "straight",
             device=device,
             n_jobs=self.n_jobs,
             blur=self.blur_,
@@ -233,41 +259,35 @@ class SinkhornFlowTransport(BaseFlowTransport):
             tol=self.sinkhorn_tol,
             max_iter=self.sinkhorn_max_iter,
         )
-        self._report(n_flows, report)
-        generator = make_generator(seed, device)
-        return lambda n_samples: report.pool.sample(n_samples, generator)
+        return self._held_pool(flows, n_flows, seed)
 
-    def _report(self, n_flows: int, report: PoolReport) -> None:
+    def _report(self, pool: TrajectoryPool) -> None:
+        flows = pool.make_blocks
         if self.verbose:
             logger.info(
                 "simulated %d Sinkhorn flows, %.0f %% of their steps converged",
-                n_flows,
-                100 * report.converged,
+                pool.n_made,
+                100 * flows.converged,
             )
-        if not math.isfinite(report.marginal_error):
-            raise FloatingPointError(
-                f"The Sinkhorn flows are not finite at blur_={self.blur_}. Raise blur, or look for extreme "
-                "outliers in the data."
-            )
-        if report.converged < 1:
-            warnings.warn(
-                f"{1 - report.converged:.1%} of the Sinkhorn problems did not reach "
+        if flows.converged < 1:
+            warn_caller(
+                f"{1 - flows.converged:.1%} of the Sinkhorn problems did not reach "
                 f"sinkhorn_tol={self.sinkhorn_tol}; the largest marginal error is "
-                f"{report.marginal_error:.2g}. Raise blur (blur_={self.blur_}), sinkhorn_max_iter or "
+                f"{flows.marginal_error:.2g}. Raise blur (blur_={self.blur_}), sinkhorn_max_iter or "
                 "sinkhorn_tol.",
                 ConvergenceWarning,
-                stacklevel=5,
             )
 
-    def _resolve_blur(self):
-        """Blur in standardised units; `blur` is a fraction of the target's RMS pairwise distance."""
-        if isinstance(self.blur, str):
-            fractions = _auto_blur(self.n_features_in_)
-        else:
-            blur_schedule(self.blur, 2)
-            fractions = np.asarray(self.blur, dtype=float)
-        blur = fractions * (self._scaling.target_rms_distance or 1.0)
-        return float(blur) if np.ndim(blur) == 0 else tuple(map(float, blur))
+
+def resolve_blur(blur, scaling: FlowScaling):
+    """Blur in standardised units; `blur` is a fraction of the target's RMS pairwise distance."""
+    if isinstance(blur, str):
+        fractions = _auto_blur(len(scaling.noise_std))
+    else:
+        blur_schedule(blur, 2)
+        fractions = np.asarray(blur, dtype=float)
+    resolved = fractions * (scaling.target_rms_distance or 1.0)
+    return float(resolved) if np.ndim(resolved) == 0 else tuple(map(float, resolved))
 
 
 def _auto_blur(n_features: int):

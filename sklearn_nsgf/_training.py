@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from sklearn_nsgf.flow import PathSample
 
@@ -24,6 +25,17 @@ LARGEST_GRADIENT_NORM = 1.0
 N_EVALUATIONS = 50
 
 BatchSource = Callable[[int], PathSample]
+Loss = Callable[[nn.Module, PathSample], Tensor]
+
+
+def velocity_loss(network: nn.Module, batch: PathSample) -> Tensor:
+    """Mean squared error of the velocity at a point and its time."""
+    return (network(batch.t, batch.x_t) - batch.v_t).square().mean()
+
+
+def time_loss(network: nn.Module, batch: PathSample) -> Tensor:
+    """Mean squared error of the time that a point shows."""
+    return (network(batch.x_t) - batch.t).square().mean()
 
 
 class TrainingResult(NamedTuple):
@@ -40,12 +52,15 @@ class TrainingResult(NamedTuple):
         15 % of `max_iter`; empty without one.
     n_iter : int
         Optimiser steps taken.
+    interrupted : bool
+        Whether Ctrl-C (KeyboardInterrupt) ended it.
     """
 
     network: nn.Module
     loss_curve: list[float]
     validation_curve: list[float]
     n_iter: int
+    interrupted: bool
 
 
 def train_network(
@@ -55,10 +70,13 @@ def train_network(
     max_iter: int,
     batch_size: int,
     learning_rate: float,
+    loss: Loss = velocity_loss,
+    constant_rate: bool = False,
+    compile: bool = False,
     validation: PathSample | None = None,
     n_iter_no_change: int = 10,
 ) -> TrainingResult:
-    """Regress `network(t, x_t)` on `v_t` by mean squared error.
+    """Fit a network to batches by stochastic gradient descent.
 
     Adam with a linear warm-up and a cosine decay, gradients clipped, parameters averaged over
     about the last tenth of the training (exponential moving average).
@@ -74,6 +92,12 @@ def train_network(
     batch_size : int
     learning_rate : float
         Largest rate of the schedule.
+    loss : callable, default=velocity_loss
+        Takes the network and a batch.
+    constant_rate : bool, default=False
+        Whether the rate stays after its warm-up, as it should where a training is continued.
+    compile : bool, default=False
+        Whether the training runs through `torch.compile`.
     validation : PathSample, optional
         Held-out batch. With it training stops when the averaged network's loss on it has not
         improved for `n_iter_no_change` evaluations, and the best parameters are kept. The first
@@ -89,58 +113,63 @@ def train_network(
     ------
     FloatingPointError
         If the loss is not finite.
+    KeyboardInterrupt
+        If it comes before the first step is done; later it ends the training.
 
     Examples
     --------
     >>> import torch
     >>> from sklearn_nsgf._training import train_network
-    >>> from sklearn_nsgf.flow import TrajectoryPool
+    >>> from sklearn_nsgf.flow import PathSample
     >>> from sklearn_nsgf.networks import make_network
-    >>> paths = torch.tensor([[[0.0], [1.0]]])  # one particle that moves from 0 to 1
-    >>> pool, generator = TrajectoryPool(paths), torch.Generator().manual_seed(0)
-    >>> result = train_network(
-    ...     make_network(1),
-    ...     lambda n_samples: pool.sample(n_samples, generator),
-    ...     max_iter=20,
-    ...     batch_size=32,
-    ...     learning_rate=1e-3,
-    ... )
+    >>> def draw(n_samples):
+    ...     return PathSample(torch.rand(n_samples), torch.randn(n_samples, 1), torch.ones(n_samples, 1))
+    >>> result = train_network(make_network((1,)), draw, max_iter=20, batch_size=32, learning_rate=1e-3)
     >>> result.loss_curve[-1] < result.loss_curve[0]
     True
     """
     fused = next(network.parameters()).device.type in ("cpu", "cuda")
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=fused)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_up_then_cosine(max_iter))
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(_ema_decay(max_iter)))
-    stopping = None if validation is None else _EarlyStopping(validation, n_iter_no_change)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_up_then_cosine(max_iter, constant_rate))
+    average = AveragedModel(network, multi_avg_fn=_moving_average(max_iter))
+    stopping = None if validation is None else _EarlyStopping(loss, validation, n_iter_no_change)
+    # The compiled function stands for the module that it calls.
+    trained = cast(nn.Module, torch.compile(network)) if compile else network
     interval = math.ceil(max_iter / N_EVALUATIONS)
     loss_curve: list[float] = []
     losses: list[Tensor] = []
+    interrupted = False
     network.train()
     for n_iter in range(1, max_iter + 1):
-        loss = _loss(network, draw(batch_size))
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT_NORM)
-        optimizer.step()
-        scheduler.step()
-        average.update_parameters(network)
-        losses.append(loss.detach())
-        if n_iter % interval == 0 or n_iter == max_iter:
+        try:
+            batch_loss = loss(trained, draw(batch_size))
+            optimizer.zero_grad()
+            batch_loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT_NORM)
+            optimizer.step()
+            scheduler.step()
+            average.update_parameters(network)
+        except KeyboardInterrupt:
+            n_iter -= 1
+            if n_iter == 0:
+                raise
+            interrupted = True
+        else:
+            losses.append(batch_loss.detach())
+        if losses and (n_iter % interval == 0 or n_iter == max_iter or interrupted):
             loss_curve.append(_finite_mean(losses, n_iter))
             losses = []
             logger.debug("iteration %d of %d: loss %.3g", n_iter, max_iter, loss_curve[-1])
             settled = n_iter >= (WARM_UP + AVERAGING) * max_iter
             if stopping is not None and settled and stopping.update(average):
                 break
-    if stopping is not None:
+        if interrupted:
+            break
+    if stopping is not None and stopping.curve:
         average.load_state_dict(stopping.best_state)
-    trained = average.module.eval()
-    return TrainingResult(trained, loss_curve, stopping.curve if stopping else [], n_iter)
-
-
-def _loss(network: nn.Module, batch: PathSample) -> Tensor:
-    return (network(batch.t, batch.x_t) - batch.v_t).square().mean()
+    return TrainingResult(
+        average.module.eval(), loss_curve, stopping.curve if stopping else [], n_iter, interrupted
+    )
 
 
 def _finite_mean(losses: list[Tensor], n_iter: int) -> float:
@@ -156,15 +185,15 @@ def _finite_mean(losses: list[Tensor], n_iter: int) -> float:
 class _EarlyStopping:
     """Keeps the best parameters and counts the evaluations without an improvement."""
 
-    def __init__(self, validation: PathSample, n_iter_no_change: int) -> None:
-        self.validation, self.n_iter_no_change = validation, n_iter_no_change
+    def __init__(self, loss: Loss, validation: PathSample, n_iter_no_change: int) -> None:
+        self.loss, self.validation, self.n_iter_no_change = loss, validation, n_iter_no_change
         self.curve: list[float] = []
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> bool:
         """Evaluate the network; return whether to stop."""
         network.eval()
-        self.curve.append(_loss(network, self.validation).item())
+        self.curve.append(self.loss(network, self.validation).item())
         network.train()
         best = int(np.argmin(self.curve))
         if best == len(self.curve) - 1:
@@ -172,15 +201,23 @@ class _EarlyStopping:
         return len(self.curve) - 1 - best >= self.n_iter_no_change
 
 
-def _warm_up_then_cosine(max_iter: int) -> Callable[[int], float]:
+def _warm_up_then_cosine(max_iter: int, constant_rate: bool) -> Callable[[int], float]:
     n_warm_up = max(1, int(WARM_UP * max_iter))
 
     def factor(n_iter: int) -> float:
-        decay = 0.5 * (1 + math.cos(math.pi * n_iter / max_iter))
+        decay = 1.0 if constant_rate else 0.5 * (1 + math.cos(math.pi * n_iter / max_iter))
         return min(1.0, (n_iter + 1) / n_warm_up) * decay
 
     return factor
 
 
-def _ema_decay(max_iter: int) -> float:
-    return max(0.0, 1 - 1 / (AVERAGING * max_iter))
+def _moving_average(max_iter: int) -> Callable[..., None]:
+    """Exponential moving average over the last share of the steps, of those so far at first."""
+    numbers = itertools.count(1)
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], parameters: list[Tensor], _: Tensor) -> None:
+        window = min(1 + AVERAGING * next(numbers), max(1.0, AVERAGING * max_iter))
+        torch._foreach_lerp_(averages, parameters, 1 / window)
+
+    return update

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import math
+import sys
+import warnings
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import sklearn
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, validate_data
 
@@ -13,35 +19,143 @@ from sklearn_nsgf._sklearn import get_feature_names
 FLOAT_DTYPES = [np.float64, np.float32]
 
 
+class Layout(NamedTuple):
+    """How the samples of an array become the rows of a flow.
+
+    Attributes
+    ----------
+    sample_shape : tuple of int
+        Shape of one sample as the user has it: ``X.shape[1:]``.
+    picture_shape : tuple of int or None
+        (H, W) with or without an axis of channels; None for vectors.
+    channel_axis : int or None
+        Axis of the channels in `picture_shape`.
+    """
+
+    sample_shape: tuple[int, ...]
+    picture_shape: tuple[int, ...] | None = None
+    channel_axis: int | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """(C, H, W), as networks see an image."""
+        if self.picture_shape is None:
+            return None
+        channels = 1 if self.channel_axis is None else self.picture_shape[self.channel_axis]
+        height, width = (size for axis, size in enumerate(self.picture_shape) if axis != self.channel_axis)
+        return channels, height, width
+
+    def to_rows(self, X: np.ndarray) -> np.ndarray:
+        """Rows, with the channels of an image first."""
+        if self.channel_axis is not None:
+            X = np.moveaxis(X.reshape(len(X), *self.picture_shape), 1 + self.channel_axis, 1)
+        return X.reshape(len(X), -1)
+
+    def to_samples(self, rows: np.ndarray) -> np.ndarray:
+        """Samples of the user's shape, from rows of any number of leading dimensions."""
+        leading = rows.shape[:-1]
+        if self.channel_axis is not None:
+            images = rows.reshape(*leading, *self.image_shape)
+            rows = np.moveaxis(images, len(leading), len(leading) + self.channel_axis)
+        return rows.reshape(*leading, *self.sample_shape)
+
+
+def find_layout(sample_shape, image_shape, channel_axis) -> Layout:
+    """Tell what one sample is, a vector or an image, and where the channels of an image are.
+
+    Parameters
+    ----------
+    sample_shape : tuple of int
+        ``X.shape[1:]``.
+    image_shape : tuple of int or None
+        Shape of the image that a flat row holds, or that samples of two or three axes have.
+    channel_axis : int or None
+        Axis of the channels in an array of images: 1, -1 or 3. None finds it.
+
+    Raises
+    ------
+    ValueError
+        If the shapes contradict each other, or the axis of the channels cannot be told.
+    """
+    if image_shape is not None:
+        picture = tuple(int(size) for size in image_shape)
+        flat = (math.prod(picture),)
+        if tuple(sample_shape) not in (flat, picture) or len(picture) not in (2, 3):
+            raise ValueError(
+                f"image_shape={image_shape} does not fit samples of shape {tuple(sample_shape)}: expected "
+                "(H, W), (H, W, C) or (C, H, W), with as many numbers as a row of X has."
+            )
+    elif len(sample_shape) == 1:
+        if channel_axis is not None:
+            raise ValueError(
+                f"channel_axis={channel_axis} needs images: X has rows. Pass image_shape to read each row "
+                "as an image."
+            )
+        return Layout(sample_shape)
+    else:
+        picture = tuple(sample_shape)
+    if len(picture) == 2:
+        if channel_axis is not None:
+            raise ValueError(
+                f"channel_axis={channel_axis}, and images of shape {picture} have no axis of channels; "
+                "leave channel_axis=None."
+            )
+        if image_shape is None and picture[-1] in (3, 4):
+            raise ValueError(
+                f"X has the shape (n, {picture[0]}, {picture[1]}): is it one colour image, or are these "
+                f"grey images {picture[1]} pixels wide? Pass X[None] for one image, or "
+                f"image_shape={picture} for grey images."
+            )
+        return Layout(tuple(sample_shape), picture)
+    if len(picture) != 3:
+        raise ValueError(
+            f"X has {len(picture) + 1} dimensions; expected rows (n, n_features) or images (n, H, W), "
+            "(n, H, W, C) or (n, C, H, W)."
+        )
+    candidates = [0, 2] if channel_axis is None else [{1: 0, -3: 0, 3: 2, -1: 2}.get(channel_axis)]
+    if channel_axis is None:
+        candidates = [axis for axis in candidates if picture[axis] <= 4]
+    if len(candidates) != 1 or candidates[0] is None:
+        raise ValueError(
+            f"channel_axis={channel_axis}, and images of shape {picture}: which axis of X holds the "
+            "channels? Pass channel_axis=-1 for (n, H, W, C) or channel_axis=1 for (n, C, H, W)."
+        )
+    return Layout(tuple(sample_shape), picture, candidates[0])
+
+
 class FlowData(NamedTuple):
-    """The two samples of a fit.
+    """The two samples of a fit, as rows.
 
     Attributes
     ----------
     source : ndarray of shape (n_source, n_features) or None
-        None stands for the standard normal distribution.
+        None stands for the normal distribution.
     target : ndarray of shape (n_target, n_features)
+    dtype : dtype
+        Of generated samples: that of the target.
     """
 
     source: np.ndarray | None
     target: np.ndarray
+    dtype: np.dtype
 
 
-def check_flow_data(estimator: BaseEstimator, X, y) -> FlowData:
+def check_flow_data(estimator: BaseEstimator, X, y, *, reset: bool) -> FlowData:
     """Check the arguments of `fit` and tell source from target.
 
-    A `y` of two dimensions is the target sample and X the source. Without it, and with a `y` of one
-    dimension (class labels, which are ignored), X is the target of a Gaussian source.
+    A `y` with as many dimensions as `X` is the target sample and X the source. Without it, and with a `y`
+    of one dimension (class labels, which are ignored), X is the target of a Gaussian source. Sets
+    `estimator._layout` if `reset` is true.
 
     Raises
     ------
     ValueError
         If an array has NaN, infinite, complex or non-numeric entries, fewer than two rows, the
-        wrong number of dimensions or different features.
+        wrong number of dimensions or different features, or if the layout of images is ambiguous.
     TypeError
         If an array is sparse.
     """
-    X = validate_data(estimator, X, dtype=FLOAT_DTYPES, ensure_min_samples=2)
+    X = check_samples(estimator, X, reset=reset, ensure_min_samples=2)
     if not is_target(y):
         n_labels = len(X) if y is None else len(_any_array(y))
         if n_labels != len(X):
@@ -49,8 +163,48 @@ def check_flow_data(estimator: BaseEstimator, X, y) -> FlowData:
                 f"y has one dimension and {n_labels} entries for {len(X)} rows of X. If it is a target "
                 "sample of one feature, pass y.reshape(-1, 1); labels need one entry a row."
             )
-        return FlowData(None, X)
-    return FlowData(X, check_target(estimator, y, ensure_min_samples=2))
+        return FlowData(None, as_rows(estimator, X), X.dtype)
+    y = check_target(estimator, y, ensure_min_samples=2)
+    return FlowData(as_rows(estimator, X), as_rows(estimator, y), y.dtype)
+
+
+def check_samples(estimator: BaseEstimator, X, *, reset: bool = False, **options) -> np.ndarray:
+    """Check samples in the user's shape: float32, float64, or uint8 if they are images."""
+    options = {"dtype": [*FLOAT_DTYPES, np.uint8], "allow_nd": True, **options}
+    if reset:
+        X = validate_data(estimator, X, **options)
+        estimator._layout = find_layout(X.shape[1:], estimator.image_shape, estimator.channel_axis)
+    elif len(estimator._layout.sample_shape) == 1:
+        X = validate_data(estimator, X, reset=False, **options)
+    else:
+        X = check_array(X, estimator=estimator, input_name="X", **options)
+    expected = estimator._layout.sample_shape
+    if X.shape[1:] != expected:
+        raise ValueError(
+            f"X has samples of shape {X.shape[1:]}, but {type(estimator).__name__} was fitted on "
+            f"samples of shape {expected}."
+        )
+    return _floats_unless_image(estimator, X)
+
+
+def _floats_unless_image(estimator: BaseEstimator, X: np.ndarray) -> np.ndarray:
+    is_integer = X.dtype == np.uint8 and estimator._layout.picture_shape is None
+    return X.astype(np.float64) if is_integer else X
+
+
+def float_dtype(dtype: np.dtype) -> np.dtype:
+    """In which samples of `dtype` are transported."""
+    return np.dtype(np.float32) if dtype == np.uint8 else dtype
+
+
+def to_dtype(rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Round and clip to grey values where the samples are."""
+    return np.clip(np.rint(rows), 0, 255).astype(np.uint8) if dtype == np.uint8 else rows
+
+
+def as_rows(estimator: BaseEstimator, X: np.ndarray) -> np.ndarray:
+    """Rows of floats, with the channels of an image first."""
+    return estimator._layout.to_rows(X).astype(float_dtype(X.dtype), copy=False)
 
 
 def is_target(y) -> bool:
@@ -66,10 +220,21 @@ def _any_array(y) -> np.ndarray:
 def check_target(estimator: BaseEstimator, y, *, ensure_min_samples: int) -> np.ndarray:
     """Check a target sample against the features that `estimator` was shown in X."""
     names = get_feature_names(y)
-    y = check_array(y, dtype=FLOAT_DTYPES, ensure_min_samples=ensure_min_samples, input_name="y (the target)")
-    if y.shape[1] != estimator.n_features_in_:
+    y = check_array(
+        y,
+        dtype=[*FLOAT_DTYPES, np.uint8],
+        allow_nd=True,
+        ensure_min_samples=ensure_min_samples,
+        input_name="y (the target)",
+    )
+    sample_shape = estimator._layout.sample_shape
+    if y.shape[1:] != sample_shape:
+        ours, theirs = (
+            f"{shape[0]} features" if len(shape) == 1 else f"samples of shape {shape}"
+            for shape in (y.shape[1:], sample_shape)
+        )
         raise ValueError(
-            f"y has {y.shape[1]} features and X has {estimator.n_features_in_}: y is the target "
+            f"y has {ours} and X has {theirs.removesuffix(' features')}: y is the target "
             "sample, and source and target must have the same features. Two different spaces must "
             "be aligned first."
         )
@@ -79,7 +244,7 @@ def check_target(estimator: BaseEstimator, y, *, ensure_min_samples: int) -> np.
             f"y (the target) has the columns {list(names)} and X has {list(expected)}: give both "
             "the same columns in the same order."
         )
-    return y
+    return _floats_unless_image(estimator, y)
 
 
 class FlowScaling:
@@ -136,6 +301,12 @@ class FlowScaling:
         with np.errstate(over="ignore", invalid="ignore"):
             return (Z * self.scale + self.centre(t)).astype(dtype, copy=False)
 
+    def at_target(self) -> FlowScaling:
+        """The units of a flow that starts where this one ends."""
+        scaling = copy.copy(self)
+        scaling.source_mean = self.target_mean
+        return scaling
+
     def _divide(self, deviations: np.ndarray) -> np.ndarray:
         """Deviations in units of the scale, zero where the scale is."""
         return np.divide(deviations, self.scale, where=self.scale > 0, out=np.zeros_like(deviations))
@@ -161,3 +332,12 @@ def _mean_and_std(cloud: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     std = safe * np.sqrt(np.square((cloud - mean) / safe).mean(axis=0))
     rounding = 10 * np.finfo(np.float64).eps * np.abs(mean)
     return mean, np.where(largest > rounding, std, 0)
+
+
+def warn_caller(message: str, category: type[Warning]) -> None:
+    """Warn, and point at the first caller outside of this package and of scikit-learn."""
+    inside = tuple(str(Path(file).parent) for file in (__file__, sklearn.__file__))
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

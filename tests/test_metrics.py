@@ -1,8 +1,14 @@
 import numpy as np
 import pytest
+import scipy.linalg
 from scipy.spatial.distance import cdist
 
-from sklearn_nsgf.metrics import energy_distance, sinkhorn_divergence, wasserstein_distance
+from sklearn_nsgf.metrics import (
+    energy_distance,
+    frechet_distance,
+    sinkhorn_divergence,
+    wasserstein_distance,
+)
 
 
 def test_energy_distance_leaves_out_the_pairs_with_itself():
@@ -59,3 +65,41 @@ def test_a_common_shift_costs_no_precision(metric):
     rng = np.random.default_rng(0)
     X, Y = rng.normal(size=(40, 2)), 3 + rng.normal(size=(50, 2))
     assert metric(X + 1.7e9, Y + 1.7e9) == pytest.approx(metric(X, Y), rel=1e-5)
+
+
+def test_frechet_distance_of_exact_gaussians():
+    """Samples whose mean and covariance are exact: the distance has a closed form where they commute."""
+    rng = np.random.default_rng(0)
+    white = rng.normal(size=(500, 3))
+    white -= white.mean(0)
+    white = white @ np.linalg.inv(np.linalg.cholesky(np.cov(white.T))).T
+    rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    X, Y = white * [1.0, 2.0, 3.0] @ rotation, white * [2.0, 2.0, 0.5] @ rotation + [1.0, -2.0, 0.0]
+    assert frechet_distance(X, Y) == pytest.approx(5 + 1 + 0 + 2.5**2)
+    assert frechet_distance(Y, X) == pytest.approx(frechet_distance(X, Y))
+    assert frechet_distance(X, X + 1e6) == pytest.approx(3e12)
+    assert 0 <= frechet_distance(X, X) < 1e-10
+
+
+def test_frechet_distance_of_gaussians_that_do_not_commute():
+    rng = np.random.default_rng(0)
+    X, Y = (
+        rng.normal(size=(400, 2)) @ [[2.0, 1.0], [0.0, 1.0]],
+        rng.normal(size=(300, 2)) @ [[1.0, 0.0], [3.0, 1.0]],
+    )
+    a, b = np.cov(X.T), np.cov(Y.T)
+    cross = scipy.linalg.sqrtm(a @ b).real
+    expected = np.square(X.mean(0) - Y.mean(0)).sum() + np.trace(a + b - 2 * cross)
+    assert frechet_distance(X, Y) == pytest.approx(expected)
+
+
+def test_frechet_distance_of_degenerate_samples():
+    """Constant features, and fewer rows than features."""
+    X = np.column_stack([np.arange(5.0), np.full(5, 7.0)])
+    assert frechet_distance(X, X + np.array([0, 2])) == pytest.approx(4)
+    few = np.random.default_rng(0).normal(size=(3, 20))
+    assert frechet_distance(few, few + 1) == pytest.approx(20)
+    with pytest.raises(ValueError, match="minimum of 2"):
+        frechet_distance(X[:1], X)
+    with pytest.raises(ValueError, match="X has 2 features and Y has 3"):
+        frechet_distance(X, np.ones((5, 3)))

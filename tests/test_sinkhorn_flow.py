@@ -231,7 +231,7 @@ def test_fit_needs_no_gradient_mode_of_the_caller(mode):
 
 def test_a_network_of_ones_own():
     source, target = two_clouds()
-    for network in (MLP(2, (4,)), lambda n_features: MLP(n_features, (4,))):
+    for network in (MLP(2, (4,)), lambda event_shape: MLP(*event_shape, (4,))):
         est = small(network=network).fit(source, target)
         assert est.network_.layers[0].out_features == 4
         assert est.network_ is not network
@@ -278,32 +278,82 @@ def test_the_defaults_beat_a_gaussian_map():
     assert energy_distance(est.transform(new_source), new_target) < 0.01
 
 
-class InterruptedNetwork(MLP):
-    """Stops the fit the way Ctrl-C does."""
+class StopsAt(MLP):
+    """Does as Ctrl-C does at a call in training, the first of which is the check of its signature."""
 
-    def __init__(self, n_features):
-        super().__init__(n_features, (4,))
-        self.n_calls = 0
+    def __init__(self, event_shape, last_call):
+        super().__init__(*event_shape, (4,))
+        self.n_calls, self.last_call = 0, last_call
 
     def forward(self, t, x):
-        self.n_calls += 1
-        if self.n_calls > 5:
+        self.n_calls += self.training
+        if self.n_calls == self.last_call:
             raise KeyboardInterrupt
         return super().forward(t, x)
 
 
-def test_an_interrupted_refit_is_not_a_mixture_of_two():
+def test_ctrl_c_leaves_what_was_learnt():
+    source, target = two_clouds()
+    with pytest.warns(UserWarning, match="interrupted after 49. iterations") as warned:
+        est = small(max_iter=1000, warm_start=True, network=StopsAt((2,), 500)).fit(source, target)
+    assert warned[0].filename == __file__
+    assert 490 < est.n_iter_ < 500
+    assert energy_distance(est.transform(source), target) < 0.1 * energy_distance(source, target)
+    before = est.n_iter_
+    est.set_params(max_iter=20).fit(source, target)
+    assert est.n_iter_ == before + 20
+
+
+def test_a_refit_interrupted_at_once_is_not_a_mixture_of_two():
     source, target = two_clouds()
     est = small(max_iter=20).fit(source, target)
     with pytest.raises(KeyboardInterrupt):
-        est.set_params(network=InterruptedNetwork).fit(source, 100 * target)
+        est.set_params(network=lambda event_shape: StopsAt(event_shape, 2)).fit(source, 100 * target)
     with pytest.raises(NotFittedError):
         est.transform(source)
 
 
+def test_warm_start_goes_on():
+    source, target = two_clouds()
+    options = {"max_iter": 150, "early_stopping": False}
+    est = small(**options, warm_start=True).fit(source, target)
+    first, loss = est.transform(source), est.loss_curve_[-1]
+    est.fit(source, target)
+    assert est.n_iter_ == 300
+    assert len(est.loss_curve_) == 100
+    assert est.loss_curve_[50] < 1.5 * loss < est.loss_curve_[0]
+    assert np.abs(est.transform(source) - first).mean() < 0.5
+    assert not np.array_equal(est.transform(source), first)
+    cold = small(**options).fit(source, target).fit(source, target)
+    np.testing.assert_array_equal(cold.transform(source), first)
+    # The units stay those of the first fit, whatever comes later.
+    scale = est._scaling.scale.copy()
+    est.fit(source, 2 * target)
+    np.testing.assert_array_equal(est._scaling.scale, scale)
+    with pytest.raises(ValueError, match="3 features"):
+        est.fit(np.ones((20, 3)), np.ones((20, 3)))
+    with pytest.raises(ValueError, match="both have a source"):
+        est.fit(target)
+
+
+def test_a_rolling_pool_learns_as_well():
+    source, target = two_clouds()
+    est = SinkhornFlowTransport(**{**FAST, "n_flows": 8}, pool_size=2).fit(source, target)
+    new_source, new_target = two_clouds(seed=1)
+    assert -est.score(new_source, new_target) < 0.02 * energy_distance(new_source, new_target)
+
+
+def test_straight_paths_need_two_steps():
+    source, target = two_clouds()
+    est = SinkhornFlowTransport(**FAST, paths="straight").fit(source, target)
+    new_source, new_target = two_clouds(seed=1)
+    moved = est.integrate(new_source, n_steps=2)
+    assert energy_distance(moved, new_target) < 0.03 * energy_distance(new_source, new_target)
+
+
 class DropoutNetwork(MLP):
-    def __init__(self, n_features):
-        super().__init__(n_features, (16,))
+    def __init__(self, event_shape):
+        super().__init__(*event_shape, (16,))
         self.layers.insert(2, torch.nn.Dropout(0.5))
 
 

@@ -3,11 +3,12 @@
 Everything here works on torch tensors in the data's own units and knows no estimator.
 """
 
+from sklearn_nsgf.flow._coupling import couple
 from sklearn_nsgf.flow._ode import odeint
 from sklearn_nsgf.flow._particles import Trajectory, blur_schedule, particle_flow, step_sizes
 from sklearn_nsgf.flow._path import PathSample, straight_path
-from sklearn_nsgf.flow._pool import PoolReport, TrajectoryPool, build_trajectory_pool
-from sklearn_nsgf.flow._samplers import ArraySampler, GaussianSampler
+from sklearn_nsgf.flow._pool import Couplings, SinkhornFlows, TrajectoryPool
+from sklearn_nsgf.flow._samplers import ArraySampler, GaussianSampler, PushforwardSampler
 from sklearn_nsgf.flow._sinkhorn import (
     SinkhornPotentials,
     SinkhornVelocity,
@@ -19,15 +20,17 @@ from sklearn_nsgf.flow._sinkhorn import (
 
 __all__ = [
     "ArraySampler",
+    "Couplings",
     "GaussianSampler",
     "PathSample",
-    "PoolReport",
+    "PushforwardSampler",
+    "SinkhornFlows",
     "SinkhornPotentials",
     "SinkhornVelocity",
     "Trajectory",
     "TrajectoryPool",
     "blur_schedule",
-    "build_trajectory_pool",
+    "couple",
     "odeint",
     "particle_flow",
     "sinkhorn_divergence",

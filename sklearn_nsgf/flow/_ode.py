@@ -41,6 +41,8 @@ SOLVERS: dict[str, Increment] = {
     "heun": _heun,
     "rk4": _rk4,
 }
+# Evaluations of the velocity in one step.
+N_EVALUATIONS = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}
 
 
 def _rows(h: Tensor, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ stratified rows and Sobol points in place of independent ones.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -89,6 +90,24 @@ class GaussianSampler:
         half_spacing = 2.0 ** -(SobolEngine.MAXBIT + 1)
         uniform = engine.draw(n_samples, dtype=torch.float64) + half_spacing
         return self.std * torch.special.ndtri(uniform).float().numpy()
+
+
+class PushforwardSampler:
+    """Rows of another sampler, moved by a map: where a second flow starts.
+
+    Parameters
+    ----------
+    sampler : Sampler
+    transport : callable
+        Takes float32 rows of shape (n, n_features) and returns as many.
+    """
+
+    def __init__(self, sampler: Sampler, transport: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.sampler, self.transport = sampler, transport
+        self.n_rows = sampler.n_rows
+
+    def draw(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+        return self.transport(self.sampler.draw(n_samples, rng))
 
 
 def _tree_order(rows: np.ndarray) -> np.ndarray:

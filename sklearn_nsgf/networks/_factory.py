@@ -7,30 +7,34 @@ from collections.abc import Callable, Sequence
 from numbers import Integral
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sklearn_nsgf._torch import isolated_rng
 from sklearn_nsgf.networks._mlp import MLP
+from sklearn_nsgf.networks._unet import UNet
 
-NetworkFactory = Callable[[int], nn.Module]
+EventShape = tuple[int] | tuple[int, int, int]
+NetworkFactory = Callable[[EventShape], nn.Module]
 
 
 def make_network(
-    n_features: int,
+    event_shape: EventShape,
     *,
     network: nn.Module | NetworkFactory | None = None,
     hidden_layer_sizes: Sequence[int] = (256, 256, 256),
     seed: int = 0,
 ) -> nn.Module:
-    """Return a velocity network for points of `n_features` features.
+    """Return a velocity network for points of shape `event_shape`.
 
     Parameters
     ----------
-    n_features : int
+    event_shape : (int,) or (int, int, int)
+        Number of features; or channels, height and width of images.
     network : Module, callable or None, default=None
-        A module is copied, a callable is called with `n_features`, None makes an `MLP`.
+        A module is copied, a callable is called with `event_shape`, None makes an `MLP` for vectors
+        and a `UNet` for images.
     hidden_layer_sizes : sequence of int, default=(256, 256, 256)
-        Widths of the `MLP`; not used with a `network`.
+        Widths of the `MLP`; not used otherwise.
     seed : int, default=0
         Seeds the initial parameters, also those that a callable makes.
 
@@ -38,40 +42,67 @@ def make_network(
     ------
     ValueError
         If a size is not positive, or if the network does not take times (n,) and points
-        (n, n_features) to velocities of the points' shape.
+        (n, *event_shape) to velocities of the points' shape.
 
     Examples
     --------
     >>> from sklearn_nsgf.networks import make_network
-    >>> sum(parameter.numel() for parameter in make_network(2).parameters())
+    >>> sum(parameter.numel() for parameter in make_network((2,)).parameters())
     135170
     """
     if not all(isinstance(size, Integral) and size >= 1 for size in hidden_layer_sizes):
         raise ValueError(f"hidden_layer_sizes={hidden_layer_sizes!r} must be positive integers.")
     with isolated_rng(seed):
         if network is None:
-            return MLP(n_features, hidden_layer_sizes)
-        made = copy.deepcopy(network) if isinstance(network, nn.Module) else network(n_features)
-        _probe(made, n_features)
+            return UNet(event_shape) if len(event_shape) == 3 else MLP(event_shape[0], hidden_layer_sizes)
+        made = copy.deepcopy(network) if isinstance(network, nn.Module) else network(event_shape)
+        _probe(made, event_shape)
     return made
 
 
-def _probe(network: nn.Module, n_features: int) -> None:
+class ImageRows(nn.Module):
+    """A network on images as the flow sees it: rows in, rows out.
+
+    On CUDA the images are laid out with their channels last, and training runs in bfloat16 where
+    autocast does that.
+
+    Parameters
+    ----------
+    network : Module
+    image_shape : (int, int, int)
+        Channels, height and width.
+    """
+
+    def __init__(self, network: nn.Module, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.network, self.image_shape = network, image_shape
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        images = x.unflatten(-1, self.image_shape)
+        if x.is_cuda:
+            images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda and self.training):
+            velocity = self.network(t, images)
+        return velocity.to(x.dtype).flatten(1)
+
+
+def _probe(network: nn.Module, event_shape: EventShape) -> None:
+    points = f"(n, {', '.join(map(str, event_shape))})"
     expected = (
-        f"network must map times t of shape (n,) and points x of shape (n, {n_features}) to "
-        f"velocities of shape (n, {n_features}) when called as network(t, x)"
+        f"network must map times t of shape (n,) and points x of shape {points} to "
+        f"velocities of shape {points} when called as network(t, x)"
     )
     if not isinstance(network, nn.Module):
         raise ValueError(f"{expected}; got a {type(network).__name__}, not a torch.nn.Module.")
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ValueError(f"{expected}; it has no parameters to train.")
+    t, x = torch.zeros(2), torch.zeros(2, *event_shape)
     try:
         with torch.no_grad():
-            answer = network(torch.zeros(2), torch.zeros(2, n_features))
-            in_double = copy.deepcopy(network).double()
-            in_double(torch.zeros(2).double(), torch.zeros(2, n_features).double())
+            answer = network(t, x)
+            copy.deepcopy(network).double()(t.double(), x.double())
     except Exception as error:
         raise ValueError(f"{expected}; calling it raised {error!r}.") from error
     shape = getattr(answer, "shape", None)
-    if shape != (2, n_features):
+    if shape != x.shape:
         raise ValueError(f"{expected}; for n=2 it returned {shape or type(answer).__name__}.")

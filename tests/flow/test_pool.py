@@ -5,49 +5,119 @@ import torch
 
 from sklearn_nsgf.flow import (
     ArraySampler,
+    Couplings,
     GaussianSampler,
+    PushforwardSampler,
+    SinkhornFlows,
     TrajectoryPool,
     _pool,
-    build_trajectory_pool,
     particle_flow,
 )
 
 TARGET = np.random.default_rng(0).uniform(size=(200, 2)).astype(np.float32)
-OPTIONS = {"n_flows": 4, "n_particles": 64, "seed": 0, "blur": 0.1, "n_steps": 3}
+OPTIONS = {"n_particles": 64, "blur": 0.1, "n_steps": 3}
 
 
-def build(**options):
-    return build_trajectory_pool(GaussianSampler(np.ones(2)), ArraySampler(TARGET), **{**OPTIONS, **options})
+def flows(**options):
+    return SinkhornFlows(GaussianSampler(np.ones(2)), ArraySampler(TARGET), **{**OPTIONS, **options})
+
+
+def build(n_blocks=4, seed=0, **options):
+    return TrajectoryPool(flows(**options), n_blocks=n_blocks, seed=seed)
 
 
 def test_the_pool_holds_the_particles_paths():
-    report = build()
-    assert report.pool.paths.shape == (4 * 64, 4, 2)
-    assert report.converged == 1
-    assert 0 < report.marginal_error <= 1e-3
+    pool = build()
+    assert pool.paths.shape == (4 * 64, 4, 2)
+    assert pool.make_blocks.converged == 1
+    assert 0 < pool.make_blocks.marginal_error <= 1e-3
 
     rng = np.random.default_rng(np.random.SeedSequence(0).spawn(4)[2])
     x, y = GaussianSampler(np.ones(2)).draw(64, rng), ArraySampler(TARGET).draw(64, rng)
     flow = particle_flow(torch.from_numpy(x), torch.from_numpy(y), blur=0.1, n_steps=3)
-    third = report.pool.paths[128:192]
+    third = pool.paths[128:192]
     torch.testing.assert_close(third, flow.x.transpose(0, 1), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("backend", ["threading", "loky"])
 def test_the_same_bytes_for_any_number_of_jobs(backend):
-    expected = build(n_jobs=1).pool.paths
-    assert torch.equal(build().pool.paths, expected)
+    expected = build(n_jobs=1).paths
+    assert torch.equal(build().paths, expected)
     with joblib.parallel_config(backend):
-        assert torch.equal(build(n_jobs=2).pool.paths, expected)
-    assert not torch.equal(build(seed=1).pool.paths, expected)
+        assert torch.equal(build(n_jobs=2).paths, expected)
+    assert not torch.equal(build(seed=1).paths, expected)
 
 
 def test_flows_side_by_side_are_those_one_after_the_other(monkeypatch):
-    expected = build(n_flows=5).pool.paths
+    seeds = np.random.SeedSequence(0).spawn(5)
+    expected = flows()(seeds)
     monkeypatch.setattr(_pool, "_PLAN_SIZE_AT_ONCE", {"cpu": 2 * 64**2})
-    report = build(n_flows=5)
-    assert report.converged == 1
-    torch.testing.assert_close(report.pool.paths, expected, rtol=0, atol=1e-2)
+    together = flows()
+    torch.testing.assert_close(together(seeds), expected, rtol=0, atol=1e-2)
+    assert together.converged == 1
+
+
+def numbered(seeds):
+    """A block of three constant paths whose value is the number of the block."""
+    numbers = torch.tensor([float(seed.spawn_key[-1]) for seed in seeds])
+    return numbers[:, None, None, None].expand(-1, 3, 2, 1)
+
+
+def test_a_pool_that_rolls_holds_the_newest_blocks():
+    pool = TrajectoryPool(numbered, n_blocks=20, n_held=5, n_draws=100, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    held = []
+    for _ in range(100):
+        held.append(sorted(set(pool.paths.flatten().tolist())))
+        assert pool.sample(4, generator).x_t.shape == (4, 1)
+    assert held[0] == [0, 1, 2, 3, 4]
+    assert held[-1] == [15, 16, 17, 18, 19]
+    assert all(blocks == list(range(int(blocks[0]), int(blocks[0]) + 5)) for blocks in held)
+    newest = np.array([blocks[-1] for blocks in held])
+    np.testing.assert_allclose(newest, 4 + 15 * np.arange(100) / 100, atol=1.2)
+    assert pool.blocks.shape == (5, 3, 2, 1)
+
+
+def test_a_rolling_pool_is_the_same_for_any_number_of_jobs():
+    pools = [
+        TrajectoryPool(flows(n_jobs=n_jobs), n_blocks=6, n_held=2, n_draws=10, seed=0) for n_jobs in (1, 2)
+    ]
+    for pool in pools:
+        generator = torch.Generator().manual_seed(0)
+        last = [pool.sample(8, generator) for _ in range(10)][-1]
+    assert torch.equal(pools[0].paths, pools[1].paths)
+    torch.testing.assert_close(pools[0].paths, build(n_blocks=6).paths[4 * 64 :], rtol=0, atol=0)
+    assert torch.isfinite(last.v_t).all()
+
+
+def test_a_pool_takes_no_more_memory_than_it_is_given(monkeypatch):
+    monkeypatch.setattr(_pool, "_LARGEST_POOL", 3 * 3 * 2 * 4)
+    assert len(TrajectoryPool(numbered, n_blocks=20, seed=0).blocks) == 3
+    half = TrajectoryPool(numbered, n_blocks=20, seed=0, dtype=torch.float16)
+    assert len(half.blocks) == 6
+    sample = half.sample(2, torch.Generator().manual_seed(0))
+    assert sample.x_t.dtype == sample.v_t.dtype == torch.float32
+
+
+def test_couplings_are_pairs_of_the_two_samples():
+    source, target = ArraySampler(TARGET[:40] - 5), ArraySampler(TARGET)
+    for coupling in ("independent", "exact", "sinkhorn"):
+        couplings = Couplings(source, target, coupling=coupling, n_points=60, blur=0.1)
+        pool = TrajectoryPool(couplings, n_blocks=2, seed=0)
+        assert pool.paths.shape == (2 * 60, 2, 2)
+        ends = {tuple(end) for end in pool.paths[:60, 1].tolist()}
+        assert len(ends) == 60  # every target point once
+        assert ends <= {tuple(row) for row in TARGET.tolist()}
+        starts = {tuple(start) for start in pool.paths[:, 0].tolist()}
+        assert starts <= {tuple(row) for row in (TARGET[:40] - 5).tolist()}
+
+
+def test_a_pushforward_draws_moved_rows():
+    sampler = ArraySampler(TARGET)
+    moved = PushforwardSampler(sampler, lambda rows: rows + 3)
+    drawn, expected = (each.draw(7, np.random.default_rng(0)) for each in (moved, sampler))
+    np.testing.assert_array_equal(drawn, expected + 3)
+    assert moved.n_rows == 200
 
 
 def test_the_number_of_threads_is_given_back():
@@ -60,7 +130,8 @@ def test_samples_lie_on_the_paths_with_their_velocity():
     """Paths x(t) = c + t^2 at the nodes: the segment from node k to k + 1 has slope (2k + 1)/n."""
     offsets = torch.arange(5.0)
     nodes = torch.arange(4) / 3
-    pool = TrajectoryPool((10 * offsets[:, None] + nodes**2)[..., None])
+    paths = (10 * offsets[:, None] + nodes**2)[..., None]
+    pool = TrajectoryPool(lambda seeds: paths[None], n_blocks=1, seed=0)
     sample = pool.sample(1000, torch.Generator().manual_seed(0))
     segment = (sample.t * 3).floor()
     torch.testing.assert_close(sample.v_t[:, 0], (2 * segment + 1) / 3)
