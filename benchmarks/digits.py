@@ -164,9 +164,7 @@ def main():
         if seed == 0:
             draw(est.set_params(n_straight_steps=8), np.clip(np.rint(sample(10)), 0, 16))
         methods = {"NSGF++ direct": (sample, seconds, est.n_iter_)}
-        est, sample, spent = nsgf_plus_plus(
-            train, seed, transition="predicted", paths="particles", n_sinkhorn_steps=5
-        )
+        est, sample, spent = nsgf_plus_plus(train, seed, transition="predicted", n_sinkhorn_steps=5)
         methods["NSGF++ predicted"] = sample, spent, est.n_iter_
         methods["I-CFM, ours"] = flow_matching(train, seed, "independent", seconds)
         methods["OT-CFM, ours"] = flow_matching(train, seed, "exact", seconds)

@@ -1,4 +1,4 @@
-"""Default parameters on five two-dimensional problems, beside OT-CFM given the same seconds.
+"""Five two-dimensional problems: our estimators beside flow matching given the same seconds.
 
     pip install torchcfm --no-deps
     python benchmarks/toy_2d.py --seeds 5
@@ -7,9 +7,11 @@ Every problem has 10 000 training rows a side (a Gaussian source is drawn afresh
 rows, all with equal counts a mode; Gaussian test sources are a scrambled Sobol sample, for the same
 reason: a mode with one per cent of the mass too much costs more than all else. The score is the
 exact 2-Wasserstein distance between transported test sources and the test targets, divided by the
-floor: the same distance from an independent target draw, also with equal counts. OT-CFM is
-torchcfm's, with exact coupling of minibatches of 256, in the same standardised units, with the same
-network, optimiser, schedule and averaging, for the seconds that our fit took.
+floor: the same distance from an independent target draw, also with equal counts.
+
+NSGFPlusPlus has its default parameters and sets the seconds. SinkhornFlowTransport has as many
+iterations as both phases together, and twice its default flows. I-CFM and OT-CFM are torchcfm's, with
+minibatches of 256, in the same standardised units, with the same network, optimiser, schedule and averaging.
 """
 
 import argparse
@@ -20,11 +22,11 @@ import joblib
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from peers import train_torchcfm
 from scipy.stats.qmc import MultivariateNormalQMC
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torchcfm.conditional_flow_matching import ExactOptimalTransportConditionalFlowMatcher
 
-from sklearn_nsgf import SinkhornFlowTransport
+from sklearn_nsgf import NSGFPlusPlus, SinkhornFlowTransport
+from sklearn_nsgf._base import PERCEPTRON_RATE
 from sklearn_nsgf._validation import FlowScaling
 from sklearn_nsgf.flow import odeint
 from sklearn_nsgf.metrics import wasserstein_distance
@@ -74,55 +76,40 @@ PROBLEMS = {
 }
 
 
-def fit_ours(source, target, seed):
-    flow = SinkhornFlowTransport(random_state=seed)
+def fit(est, source, target):
     start = time.perf_counter()
-    flow.fit(target) if source is None else flow.fit(source, target)
-    return flow, time.perf_counter() - start
+    est.fit(target) if source is None else est.fit(source, target)
+    return est, time.perf_counter() - start
 
 
-def fit_ot_cfm(source, target, seed, seconds):
-    """Return a function of points and a number of Euler steps, and the iterations made."""
+def fit_peer(name, source, target, seed, seconds):
+    """Return a function of points and a number of Euler steps."""
     scaling = FlowScaling(source, target, per_feature=True)
-    target_rows = torch.tensor(scaling.encode(target, 1.0), dtype=torch.float32)
     source_rows = None
     if source is not None:
         source_rows = torch.tensor(scaling.encode(source, 0.0), dtype=torch.float32)
-    learning_rate = SinkhornFlowTransport().learning_rate
-    torch.manual_seed(seed)
-    np.random.seed(seed)  # torchcfm draws from the plan with NumPy's global generator
-    matcher = ExactOptimalTransportConditionalFlowMatcher(sigma=0.0)
-    network = make_network(2, seed=seed)
-    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(1 - 1 / 250))
-    n_iter, start = 0, time.perf_counter()
-    while (spent := (time.perf_counter() - start) / seconds) < 1:
-        rate = learning_rate * min(1.0, spent / 0.05 + 0.01) * (1 + math.cos(math.pi * spent)) / 2
-        optimizer.param_groups[0]["lr"] = rate
-        x1 = target_rows[torch.randint(len(target_rows), (256,))]
+
+    def draw_source(n):
         if source_rows is None:
-            x0 = torch.randn(256, 2)
-        else:
-            x0 = source_rows[torch.randint(len(source_rows), (256,))]
-        t, x_t, v_t = matcher.sample_location_and_conditional_flow(x0, x1)
-        loss = (network(t, x_t) - v_t).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        average.update_parameters(network)
-        n_iter += 1
+            return torch.randn(n, 2)
+        return source_rows[torch.randint(len(source_rows), (n,))]
+
+    target_rows = torch.tensor(scaling.encode(target, 1.0), dtype=torch.float32)
+    network = make_network((2,), seed=seed)
+    network, _ = train_torchcfm(
+        name, network, draw_source, target_rows, seconds=seconds, seed=seed, learning_rate=PERCEPTRON_RATE
+    )
 
     @torch.no_grad()
     def transport(points, n_steps):
         Z = torch.tensor(scaling.encode(points, 0.0), dtype=torch.float32)
-        return scaling.decode(odeint(average.module, Z, n_steps=n_steps).numpy(), 1.0, np.float64)
+        return scaling.decode(odeint(network, Z, n_steps=n_steps).numpy(), 1.0, np.float64)
 
-    return transport, n_iter
+    return transport
 
 
 def run(name, seed):
-    """Return one line of the table for a problem and a seed, and our flow's paths."""
+    """Return one line of the table for a problem and a seed, and the paths of NSGF++."""
     draw_source, draw_target = PROBLEMS[name]
     rng = np.random.default_rng(seed)
     target, test, independent = (draw_target(n, rng) for n in (N_TRAIN, N_TEST, N_TEST))
@@ -132,14 +119,36 @@ def run(name, seed):
         test_source = target.mean(0) + target.std(0) * normal.random(N_TEST)
     else:
         source, test_source = draw_source(N_TRAIN, rng), draw_source(N_TEST, rng)
-    flow, seconds = fit_ours(source, target, seed)
-    ot_cfm, n_iter = fit_ot_cfm(source, target, seed, seconds)
-    path = flow.integrate(test_source, return_path=True)
-    answers = [independent, path[-1], ot_cfm(test_source, 10), ot_cfm(test_source, 100)]
-    distances = joblib.Parallel(n_jobs=2)(
+    two_phases, seconds = fit(NSGFPlusPlus(random_state=seed), source, target)
+    more = {"max_iter": 2 * two_phases.max_iter, "n_flows": 2 * two_phases.n_flows}
+    sinkhorn, sinkhorn_seconds = fit(SinkhornFlowTransport(**more, random_state=seed), source, target)
+    answers = [independent]
+    for n_evaluations in (5, 10, 20):
+        two_phases.set_params(n_straight_steps=n_evaluations - two_phases.n_sinkhorn_steps)
+        answers.append(two_phases.transform(test_source))
+    answers.append(sinkhorn.transform(test_source))
+    for peer in ("I-CFM", "OT-CFM"):
+        transport = fit_peer(peer, source, target, seed, seconds)
+        answers += [transport(test_source, n_steps) for n_steps in (10, 100)]
+    distances = joblib.Parallel(n_jobs=joblib.effective_n_jobs(-1))(
         joblib.delayed(wasserstein_distance)(answer, test) for answer in answers
     )
-    return [*distances, seconds, n_iter], path, test
+    two_phases.set_params(n_straight_steps=5 - two_phases.n_sinkhorn_steps)
+    path = two_phases.integrate(test_source, return_path=True)
+    return [*distances, seconds, sinkhorn_seconds], path, test
+
+
+HEADER = [
+    "floor",
+    "NSGF++ 5",
+    "NSGF++ 10",
+    "NSGF++ 20",
+    "Sinkhorn 5",
+    "I-CFM 10",
+    "I-CFM 100",
+    "OT-CFM 10",
+    "OT-CFM 100",
+]
 
 
 def draw(figures):
@@ -159,10 +168,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     n_seeds = parser.parse_args().seeds
-    n_steps = SinkhornFlowTransport().n_steps
-    print(f"W2 on {N_TEST} test points, mean ± standard deviation over {n_seeds} seeds")
-    header = ["floor", f"ours, {n_steps} steps", "OT-CFM, 10", "OT-CFM, 100"]
-    print(f"{'':26}" + "".join(f"{name:>17}" for name in header) + f"{'fit s':>12}{'its':>8}")
+    print(f"W2 on {N_TEST} test points, mean ± standard deviation over {n_seeds} seeds; evaluations")
+    print(f"{'':26}" + "".join(f"{name:>14}" for name in HEADER) + "   seconds of NSGF++ and Sinkhorn")
     ratios, figures = [], {}
     for name in PROBLEMS:
         rows = []
@@ -171,11 +178,11 @@ def main():
             rows.append(row)
             figures.setdefault(name, (path, test))
         mean, std = np.mean(rows, axis=0), np.std(rows, axis=0)
-        cells = "".join(f"{m:9.3f} ± {s:5.3f}" for m, s in zip(mean[:4], std[:4], strict=True))
-        print(f"{name:26}{cells}{mean[4]:7.1f} ±{std[4]:4.1f}{mean[5]:8.0f}", flush=True)
-        ratios.append(mean[1:4] / mean[0])
-    mean_ratios = np.mean(ratios, axis=0)
-    print(f"{'mean W2 / floor':26}{'':17}" + "".join(f"{ratio:17.3f}" for ratio in mean_ratios))
+        n = len(HEADER)
+        cells = "".join(f"{m:7.3f} ± {s:4.3f}" for m, s in zip(mean[:n], std[:n], strict=True))
+        print(f"{name:26}{cells}{mean[n]:7.1f} {mean[n + 1]:7.1f}", flush=True)
+        ratios.append(mean[1:n] / mean[0])
+    print(f"{'mean W2 / floor':40}" + "".join(f"{ratio:14.3f}" for ratio in np.mean(ratios, axis=0)))
     draw(figures)
     print("wrote toy_2d.png")
 

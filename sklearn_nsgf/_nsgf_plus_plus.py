@@ -11,14 +11,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_nsgf._base import (
     MAX_SEED,
-    MAX_SOURCE_ROWS,
     BaseFlowTransport,
     Clouds,
     NetworkFlowTransport,
     in_chunks,
 )
 from sklearn_nsgf._flow_matching import FlowMatchingTransport
-from sklearn_nsgf._sinkhorn_flow import SinkhornFlowTransport
+from sklearn_nsgf._sinkhorn_flow import SinkhornFlowTransport, auto_blur
 from sklearn_nsgf._sklearn import Interval, StrOptions
 from sklearn_nsgf._torch import isolated_rng, make_generator
 from sklearn_nsgf._training import time_loss, train_network
@@ -29,6 +28,10 @@ from sklearn_nsgf.networks import TimePredictor
 
 logger = logging.getLogger("sklearn_nsgf")
 
+# Results of the first phase that the second one keeps, for its `sample`.
+N_ENDS = 1000
+# Automatic blur, in units of that of a Sinkhorn flow alone.
+AUTO_BLUR = 2.0
 # What both phases have of the estimator that is made of them.
 _SHARED_STATE = ("n_features_in_", "feature_names_in_", "_layout", "_scaling", "_dtype", "_source_rows")
 
@@ -51,7 +54,8 @@ class NSGFPlusPlus(BaseFlowTransport):
         fraction of the target's root mean squared pairwise distance. A pair is the first and the last
         value, between which the blur falls along the flow. Smaller follows finer detail and needs
         more data and time; larger gives a smoother map that is easier to learn. "auto" depends on
-        the number of features.
+        the number of features and is twice that of `SinkhornFlowTransport`: the second phase mends what
+        the first one leaves undone, and a smoother first one is learnt better.
     scaling : float, default=0.5
         Ratio of the annealing from the diameter of the data down to the blur, in (0, 1).
     n_sinkhorn_steps : int, default=5
@@ -59,9 +63,6 @@ class NSGFPlusPlus(BaseFlowTransport):
     step_size : "harmonic", float or array-like of shape (n_steps,), default="harmonic"
         Steps eta_k of the particle flows, in (0, 1]. "harmonic" is 1 / (T - k): equal parts of the
         way, the whole of it at the last step. A float is the paper's constant step.
-    paths : {"particles", "straight"}, default="straight"
-        What the first phase learns: the velocities along the particles' own paths, as in [1]_, or those of
-        the straight lines from the particles' starts to their ends, which need fewer steps.
     n_flows : int, default=32
         Number of minibatch flows in the trajectory pool.
     flow_batch_size : int, default=1024
@@ -200,7 +201,6 @@ class NSGFPlusPlus(BaseFlowTransport):
         scaling=0.5,
         n_sinkhorn_steps=5,
         step_size="harmonic",
-        paths="straight",
         n_flows=32,
         flow_batch_size=1024,
         sinkhorn_tol=0.002,
@@ -234,7 +234,6 @@ class NSGFPlusPlus(BaseFlowTransport):
         self.scaling = scaling
         self.n_sinkhorn_steps = n_sinkhorn_steps
         self.step_size = step_size
-        self.paths = paths
         self.n_flows = n_flows
         self.flow_batch_size = flow_batch_size
         self.sinkhorn_tol = sinkhorn_tol
@@ -267,6 +266,9 @@ class NSGFPlusPlus(BaseFlowTransport):
         if not self.__sklearn_is_fitted__():
             self.sinkhorn_flow_ = SinkhornFlowTransport()
             self.straight_flow_ = self.time_predictor_ = None
+        if (self.time_predictor_ is None) != (self.transition == "direct"):
+            # A straight flow of the other kind is no start for this one.
+            self.straight_flow_ = self.time_predictor_ = None
         self._configure(self.sinkhorn_flow_, n_steps=self.n_sinkhorn_steps)
         interrupted = self._learn_phase(self.sinkhorn_flow_, training, held_out, device, rng)
         try:
@@ -285,8 +287,8 @@ class NSGFPlusPlus(BaseFlowTransport):
             training = self._pushed(training)
             held_out = None if held_out is None else self._pushed(held_out)
             straight._scaling = self._scaling.at_target()
-            n_rows = int(min(training.source.n_rows, MAX_SOURCE_ROWS))
-            ends = training.source.draw(n_rows, np.random.default_rng(rng.randint(MAX_SEED)))
+            n_ends = int(min(training.source.n_rows, N_ENDS))
+            ends = training.source.draw(n_ends, np.random.default_rng(rng.randint(MAX_SEED)))
             straight._source_rows = straight._scaling.decode(ends, 0.0, float_dtype(self._dtype))
         else:
             straight.set_params(coupling="independent")
@@ -299,10 +301,8 @@ class NSGFPlusPlus(BaseFlowTransport):
     def _learn_times(self, straight: FlowMatchingTransport, training: Clouds, device, rng) -> bool:
         """Algorithm 3, the phase-transition time predictor: on the same paths as the straight flow."""
         pool_seed, network_seed = rng.randint(MAX_SEED, size=2).tolist()
-        pool, generator = (
-            straight._make_pool(training, device, pool_seed, None),
-            make_generator(pool_seed, device),
-        )
+        pool = straight._make_pool(training, device, pool_seed, None)
+        generator = make_generator(pool_seed, device)
         with torch.inference_mode(mode=False), torch.enable_grad(), isolated_rng(network_seed):
             network = self.time_predictor_
             if network is None:
@@ -326,6 +326,8 @@ class NSGFPlusPlus(BaseFlowTransport):
     def _configure(self, phase: NetworkFlowTransport, n_steps: int) -> None:
         """Give a phase the parameters and the state that it shares with the whole."""
         parameters = {name: getattr(self, name, None) for name in phase.get_params(deep=False)}
+        if self.blur == "auto":
+            parameters["blur"] = AUTO_BLUR * auto_blur(len(self._scaling.noise_std))
         phase.set_params(**{**parameters, "n_steps": n_steps})
         for name in _SHARED_STATE:
             if hasattr(self, name):

@@ -30,7 +30,7 @@ OPTIONS = {
         {"blur": 0.2, "scaling": 0.8},
         {"blur": (0.5, 0.1), "step_size": 0.5},
         {"n_steps": 2, "step_size": (0.5, 1.0), "solver": "rk4"},
-        {"solver": "midpoint", "paths": "straight"},
+        {"solver": "midpoint"},
         {"solver": "heun"},
         {"early_stopping": False},
         {"early_stopping": True, "validation_fraction": 0.3},
@@ -46,7 +46,7 @@ OPTIONS = {
     ],
     NSGFPlusPlus: [
         {},
-        {"transition": "predicted", "paths": "particles", "n_sinkhorn_steps": 5},
+        {"transition": "predicted", "n_sinkhorn_steps": 5},
         {"coupling": "sinkhorn", "early_stopping": False},
     ],
 }

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.model_selection import GridSearchCV
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
 from sklearn_nsgf._validation import find_layout
@@ -171,3 +172,15 @@ def test_images_of_another_shape(fitted, bad, message):
 def test_a_network_for_other_images():
     with pytest.raises(ValueError, match=r"network must map .* \(n, 3, 6, 5\)"):
         SinkhornFlowTransport(**SMALL_FLOW, network=UNet((1, 6, 5), n_channels=4)).fit(images(20, 6, 5, 3))
+
+
+def test_a_search_over_images():
+    search = GridSearchCV(
+        SinkhornFlowTransport(**SMALL_FLOW, network=tiny_unet),
+        {"blur": [0.1, 0.5]},
+        cv=2,
+        error_score="raise",
+    )
+    assert search.fit(images(24, 6, 5, 3)).best_params_["blur"] in (0.1, 0.5)
+    source, target = images(24, 6, 5), images(24, 6, 5, seed=1)
+    assert search.fit(source, target).transform(source).shape == source.shape

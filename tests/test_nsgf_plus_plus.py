@@ -169,6 +169,20 @@ def test_same_seed_same_bytes(transition):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_warm_start_with_another_transition():
+    source, target = two_clouds()
+    est = NSGFPlusPlus(**SMALL, random_state=0, transition="predicted", warm_start=True).fit(source, target)
+    first = est.sinkhorn_flow_
+    est.set_params(transition="direct").fit(source, target)
+    assert est.sinkhorn_flow_ is first
+    assert first.n_iter_ == 6
+    assert est.time_predictor_ is None
+    assert est.straight_flow_.n_iter_ == 3
+    assert np.isfinite(est.inverse_transform(target)).all()
+    est.fit(source, target)
+    assert est.straight_flow_.n_iter_ == 6
+
+
 def test_a_search_over_flat_parameters():
     search = GridSearchCV(
         NSGFPlusPlus(**SMALL, random_state=0), {"blur": [0.05, 0.5]}, cv=2, error_score="raise"

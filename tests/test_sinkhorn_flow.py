@@ -343,14 +343,6 @@ def test_a_rolling_pool_learns_as_well():
     assert -est.score(new_source, new_target) < 0.02 * energy_distance(new_source, new_target)
 
 
-def test_straight_paths_need_two_steps():
-    source, target = two_clouds()
-    est = SinkhornFlowTransport(**FAST, paths="straight").fit(source, target)
-    new_source, new_target = two_clouds(seed=1)
-    moved = est.integrate(new_source, n_steps=2)
-    assert energy_distance(moved, new_target) < 0.03 * energy_distance(new_source, new_target)
-
-
 class DropoutNetwork(MLP):
     def __init__(self, event_shape):
         super().__init__(*event_shape, (16,))

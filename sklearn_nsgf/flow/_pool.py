@@ -142,8 +142,6 @@ class SinkhornFlows:
         Where the minibatches come from.
     n_particles : int
         Number of source and of target points in each.
-    straight : bool, default=False
-        Whether each particle's path is replaced by the straight line from its start to its end.
     device : torch device, default="cpu"
         Where the flows are simulated, many in one tensor if it is not the CPU, and where the pool lies.
     n_jobs : int, default=None
@@ -176,13 +174,11 @@ class SinkhornFlows:
         target: Sampler,
         *,
         n_particles: int,
-        straight: bool = False,
         device: torch.device | str = "cpu",
         n_jobs: int | None = None,
         **flow_options: Any,
     ) -> None:
         self.source, self.target, self.n_particles = source, target, n_particles
-        self.nodes = [0, -1] if straight else slice(None)
         self.device, self.n_jobs, self.flow_options = torch.device(device), n_jobs, flow_options
         self.n_converged = self.n_problems = 0
         self.marginal_error = 0.0
@@ -208,7 +204,7 @@ class SinkhornFlows:
                 "extreme outliers in the data."
             )
         self.marginal_error = max(self.marginal_error, *errors)
-        return torch.cat([flow.x[self.nodes].movedim(0, -2) for flow in flows])
+        return torch.cat([flow.x.movedim(0, -2) for flow in flows])
 
     def _simulate(self, seeds: Seeds) -> Trajectory:
         """One flow for each seed, side by side."""

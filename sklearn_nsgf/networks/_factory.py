@@ -13,6 +13,8 @@ from sklearn_nsgf._torch import isolated_rng
 from sklearn_nsgf.networks._mlp import MLP
 from sklearn_nsgf.networks._unet import UNet
 
+_AUTOCAST_DEVICES = {"cuda"}
+
 EventShape = tuple[int] | tuple[int, int, int]
 NetworkFactory = Callable[[EventShape], nn.Module]
 
@@ -63,8 +65,8 @@ def make_network(
 class ImageRows(nn.Module):
     """A network on images as the flow sees it: rows in, rows out.
 
-    On CUDA the images are laid out with their channels last, and training runs in bfloat16 where
-    autocast does that.
+    The images are laid out with their channels last. On CUDA training runs in bfloat16 where autocast does
+    that.
 
     Parameters
     ----------
@@ -75,13 +77,13 @@ class ImageRows(nn.Module):
 
     def __init__(self, network: nn.Module, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
-        self.network, self.image_shape = network, image_shape
+        self.network = nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
+        self.image_shape = image_shape
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        images = x.unflatten(-1, self.image_shape)
-        if x.is_cuda:
-            images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda and self.training):
+        images = x.unflatten(-1, self.image_shape).contiguous(memory_format=torch.channels_last)
+        device = x.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.training and device in _AUTOCAST_DEVICES):
             velocity = self.network(t, images)
         return velocity.to(x.dtype).flatten(1)
 

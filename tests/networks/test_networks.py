@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_nsgf.networks import MLP, ImageRows, TimePredictor, UNet, make_network
+from sklearn_nsgf.networks import MLP, ImageRows, TimePredictor, UNet, _factory, make_network
 
 
 def test_the_default_has_the_papers_size():
@@ -101,6 +101,20 @@ def test_image_rows_are_images_with_their_channels_first():
     x = torch.arange(12.0).view(1, 12)
     moved = ImageRows(Red(), (2, 2, 3))(torch.tensor([2.0]), x)
     assert torch.equal(moved, torch.cat([2 * x[:, :6], torch.zeros(1, 6)], dim=1))
+
+
+def test_images_train_in_bfloat16_and_answer_in_full(monkeypatch):
+    monkeypatch.setattr(_factory, "_AUTOCAST_DEVICES", {"cpu"})
+    unet = UNet((1, 6, 6), n_channels=8)
+    nn.init.normal_(unet.last[-1].weight)
+    network = ImageRows(unet, (1, 6, 6))
+    t, x = torch.rand(4), torch.randn(4, 36)
+    rounded = network(t, x)
+    assert rounded.dtype == torch.float32
+    assert torch.equal(rounded, rounded.bfloat16().float())
+    exact = network.eval()(t, x)
+    assert not torch.equal(exact, exact.bfloat16().float())
+    torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.1)
 
 
 def test_time_predictors_of_images():
