@@ -130,7 +130,7 @@ class _Shares:
         room = self.similarity.memory.points("weighted", points)
         weighted = torch.mul(column_scaling.unsqueeze(-1), points, out=room)
         sums = [_times_points(block, weighted) for _, block in self.blocks()]
-        return (sums[0] if len(sums) == 1 else torch.cat(sums, -2)).div_(row_sums.unsqueeze(-1))
+        return _joined(sums, -2).div_(row_sums.unsqueeze(-1))
 
 
 class Plan(_Shares):
@@ -222,21 +222,20 @@ class SymmetricPlan(_Shares):
 
     def __init__(self, similarity: Similarity, log_norms: Tensor, a: Tensor) -> None:
         super().__init__(similarity, -log_norms)
-        smoothed, diagonal = torch.empty_like(a), torch.empty_like(a)
-        for rows, block in self.blocks():
-            smoothed[..., rows] = _times(block, a)
-            diagonal[..., rows] = block.diagonal(offset=rows.start or 0, dim1=-2, dim2=-1)
-        # The diagonal of K is one.
-        self.kernel_sums = 1 / diagonal
+        diagonal = [
+            block.diagonal(offset=rows.start or 0, dim1=-2, dim2=-1).clone()
+            for rows, block in self.blocks()
+        ]
+        # The share of a point in its own row: the diagonal of K is one.
+        self.kernel_sums = 1 / _joined(diagonal, -1)
         # Points so far apart that each is similar to itself alone.
         self.is_identity = self.kernel_sums.amax().item() < 1 + 10 * torch.finfo(a.dtype).eps
-        # Exact both for far apart points (1/sqrt(a)) and for coincident ones (1).
-        self.balance(a / (self.kernel_sums * smoothed).sqrt())
+        # Exact for points far apart and for equal weights on coincident ones.
+        self.balance((a / self.kernel_sums).sqrt())
 
     def balance(self, scaling: Tensor) -> None:
-        self.scaling, self.row_sums = scaling, torch.empty_like(scaling)
-        for rows, block in self.blocks():
-            self.row_sums[..., rows] = _times(block, scaling)
+        sums = [_times(block, scaling) for _, block in self.blocks()]
+        self.scaling, self.row_sums = scaling, _joined(sums, -1)
         self.marginal = scaling * self.kernel_sums * self.row_sums
 
     def reduced_potential(self) -> Tensor:
@@ -245,6 +244,10 @@ class SymmetricPlan(_Shares):
     def project(self, points: Tensor) -> Tensor:
         """Barycentric projection: the mean of `points` under each row of the plan."""
         return points if self.is_identity else self.means(self.scaling, self.row_sums, points)
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def _times_points(matrix: Tensor, points: Tensor) -> Tensor:

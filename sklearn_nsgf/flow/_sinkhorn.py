@@ -140,7 +140,7 @@ def sinkhorn_potentials(
     >>> float(f.sum() + g.sum())  # one point to one point: half the squared distance
     12.5
     """
-    return Solver(y, b, scaling, tol, max_iter).potentials(x, a, blur, g_init)
+    return Solver(y, b, scaling, tol, max_iter).potentials(x, a, blur, _checked_start(g_init))
 
 
 @torch.no_grad()
@@ -208,7 +208,7 @@ def sinkhorn_velocity(
     tensor([[2., 2.],
             [2., 2.]])
     """
-    return Solver(y, b, scaling, tol, max_iter).velocity(x, a, blur, g_init)
+    return Solver(y, b, scaling, tol, max_iter).velocity(x, a, blur, _checked_start(g_init))
 
 
 @torch.no_grad()
@@ -312,19 +312,19 @@ class Solver:
         # The problem does not see a common shift, the precision of S does.
         centred = torch.sub(x, self._centre, out=self.memory.points("source", x))
         source, target = _Cloud(centred, a, "a"), self._target
-        largest = torch.maximum(source.norms.amax(-1), target.norms.amax(-1))
-        largest_of_all = largest.max().item()
-        if not math.isfinite(largest_of_all):
+        largest = max(source.largest_norm, target.largest_norm)
+        if not math.isfinite(largest):
             raise ValueError(
                 f"x and y must be finite, and their squared distances numbers that {x.dtype} can hold."
             )
-        # Relative error of the plan's entries: no iteration can make it smaller.
-        rounding_of_one = torch.finfo(x.dtype).eps * 2 / blur**2
-        if rounding_of_one * largest_of_all <= _LARGEST_ROUNDING:
+        # Relative error of the plan's entries by a norm: no iteration can make it smaller.
+        rounding = torch.finfo(x.dtype).eps * 2 / blur**2
+        if rounding * largest <= _LARGEST_ROUNDING:
             return _Problem(source, target, blur, self.memory)
         if x.dtype == torch.float32 and x.device.type != "mps":
             return self._in_float64._problem(x.double(), a, blur)
-        return _Problem(source, target, blur, self.memory, rounding_of_one * largest)
+        norms = torch.maximum(source.norms.amax(-1), target.norms.amax(-1))
+        return _Problem(source, target, blur, self.memory, rounding * norms)
 
     @cached_property
     def _centre(self) -> Tensor:
@@ -353,6 +353,7 @@ class _Cloud:
         self.norms = torch.linalg.vector_norm(points, dim=-1).square() / 2
         self.log_weights = _log_weights(points, weights, name)
         self.weights = self.log_weights.exp()
+        self.largest_norm = self.norms.max().item()
 
 
 class _Problem:
@@ -362,10 +363,13 @@ class _Problem:
         self, x: _Cloud, y: _Cloud, blur: float, memory: Memory, rounding: Tensor | None = None
     ) -> None:
         self.x, self.y, self.blur, self.memory, self.rounding = x, y, blur, memory, rounding
-        self.products: Tensor | None = None
-        if is_stored(x.points, y.points):
-            out = memory.matrix("products", x.points, y.points)
-            self.products = torch.matmul(x.points, y.points.mT, out=out)
+
+    @cached_property
+    def products(self) -> Tensor | None:
+        x, y = self.x.points, self.y.points
+        if not is_stored(x, y):
+            return None
+        return torch.matmul(x, y.mT, out=self.memory.matrix("products", x, y))
 
     def of_source(self) -> _Problem:
         """From the source to itself, in the memory of this problem."""
@@ -381,24 +385,27 @@ class _Problem:
         w, eps = solution.plan.reduced_potential(), solution.plan.similarity.eps
         return eps * (w - self.y.log_weights) + self.y.norms
 
+    def next_start(self, solution: _Solution) -> Tensor:
+        """Target potential after half a round more, which costs no product."""
+        residual = self.y.log_weights - solution.plan.marginal.log()
+        return self.target_potential(solution) + solution.plan.similarity.eps * residual
+
     def solve(self, scaling: float, tol: float, max_iter: int, g_init: Tensor | None) -> _Solution:
         n_iters = 0
         if g_init is None:
             g_init, n_iters = self._cold_start(scaling, max_iter)
-        elif not bool(g_init.isfinite().all()):
-            raise ValueError("g_init must be finite.")
-        # The constant is free, and a large one would cost precision.
-        g_init = (g_init - g_init.mean(-1, keepdim=True)).to(self.y.norms)
-        solution = self._solve_at(self.blur, g_init, tol, max_iter)
+        solution = self._solve_at(self.blur, g_init.to(self.y.norms), tol, max_iter)
         return solution._replace(n_iters=n_iters + solution.n_iters)
 
     def _cold_start(self, scaling: float, max_iter: int) -> tuple[Tensor, int]:
         if min(self.x.points.shape[-2], self.y.points.shape[-2]) > 2 * _COARSE_POINTS:
             return self._coarse_start(scaling, max_iter)
-        g, n_iters = torch.zeros_like(self.y.norms), 0
-        for annealed_blur in _annealing(self._diameter(), self.blur, scaling):
+        # What the potential tends to as the blur grows.
+        mean = self.x.points.mean(-2, keepdim=True)
+        g, n_iters = self.y.norms - (self.y.points @ mean.mT).squeeze(-1), 0
+        for annealed_blur in _annealing(self._diameter() / 4, self.blur, scaling):
             solution = self._solve_at(annealed_blur, g, _ANNEALING_TOL, max_iter)
-            g = self.target_potential(solution)
+            g = self.next_start(solution)
             n_iters += solution.n_iters
         return g, n_iters
 
@@ -414,7 +421,7 @@ class _Problem:
 
     def _diameter(self) -> float:
         """Upper bound on the distance between any two points of the largest problem."""
-        return math.sqrt(2 * self.x.norms.max()) + math.sqrt(2 * self.y.norms.max())
+        return math.sqrt(2 * self.x.largest_norm) + math.sqrt(2 * self.y.largest_norm)
 
     def _solve_at(self, blur: float, g: Tensor, tol: float, max_iter: int) -> _Solution:
         """Sinkhorn's iteration from the target potential `g` until the marginals are met."""
@@ -428,7 +435,7 @@ class _Problem:
             if n_iters == max_iter or math.isnan(worst):
                 break
             is_time_to_look = worst <= tol or n_iters % _DRIFT_INTERVAL == 0
-            if is_time_to_look and plan.has_drifted():
+            if is_time_to_look and n_iters > 1 and plan.has_drifted():
                 accelerator.move_origin(plan.log_beta)
                 plan.absorb()
                 continue
@@ -471,6 +478,15 @@ def _subsample(cloud: _Cloud, generator: torch.Generator) -> _Cloud:
     return _Cloud(cloud.points[..., rows, :], cloud.log_weights[..., rows].softmax(-1), "a sample's")
 
 
+def _checked_start(g_init: Tensor | None) -> Tensor | None:
+    if g_init is None:
+        return None
+    if not bool(g_init.isfinite().all()):
+        raise ValueError("g_init must be finite.")
+    # The constant is free, and a large one would cost precision.
+    return g_init - g_init.mean(-1, keepdim=True)
+
+
 def _l1(difference: Tensor) -> Tensor:
     return torch.linalg.vector_norm(difference, ord=1, dim=-1)
 
@@ -499,9 +515,9 @@ def _check_clouds(x: Tensor, y: Tensor) -> None:
         raise ValueError("x and y need at least one point and one dimension each.")
 
 
-def _annealing(diameter: float, blur: float, scaling: float) -> Iterator[float]:
-    """Blurs above `blur`, falling from the diameter of the data by the ratio `scaling`."""
-    annealed_blur = diameter
+def _annealing(largest: float, blur: float, scaling: float) -> Iterator[float]:
+    """Blurs above `blur`, falling from `largest` by the ratio `scaling`."""
+    annealed_blur = largest
     while annealed_blur * scaling > blur:
         yield annealed_blur
         annealed_blur *= scaling
