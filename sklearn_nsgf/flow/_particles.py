@@ -157,8 +157,7 @@ def particle_flow(
     converged, errors = [], []
     g_init: Tensor | None = None
     for k, eta in enumerate(etas):
-        step = solver.velocity(positions[k], None, blurs[k], g_init)
-        velocities[k] = step.v
+        step = solver.velocity(positions[k], None, blurs[k], g_init, out=velocities[k])
         torch.add(positions[k], step.v, alpha=eta, out=positions[k + 1])
         if k + 1 < n_steps:
             g_init = own_potential[blurs[k + 1]] + (1 - eta) * (step.g - own_potential[blurs[k]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -34,22 +34,18 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self._rooms: dict[tuple[str, torch.Size, torch.dtype], Tensor] = {}
+        self._rooms: dict[tuple[str, tuple[int, ...], torch.dtype], Tensor] = {}
 
-    def room(self, name: str, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """The same tensor at every call, whatever it holds."""
-        key = name, shape, dtype
+    def room(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
+        """The same tensor at every call with that name, whatever it holds."""
+        key = name, tuple(shape), like.dtype
         if key not in self._rooms:
-            self._rooms[key] = torch.empty(shape, dtype=dtype, device=device)
+            self._rooms[key] = like.new_empty(key[1])
         return self._rooms[key]
 
     def matrix(self, name: str, x: Tensor, y: Tensor) -> Tensor:
         """Room for a matrix of a row for each point of `x` and a column for each of `y`."""
-        return self.room(name, torch.Size([*x.shape[:-1], y.shape[-2]]), x.dtype, x.device)
-
-    def points(self, name: str, like: Tensor) -> Tensor:
-        """Room for as many points."""
-        return self.room(name, like.shape, like.dtype, like.device)
+        return self.room(name, (*x.shape[:-1], y.shape[-2]), x)
 
 
 class Similarity:
@@ -125,12 +121,22 @@ class _Shares:
         else:
             yield from self.similarity.shares(self.w)
 
-    def means(self, column_scaling: Tensor, row_sums: Tensor, points: Tensor) -> Tensor:
+    def means(self, column_scaling: Tensor, row_sums: Tensor, points: Tensor, room: str) -> Tensor:
         """Means of `points` weighted by the rows of ``P * column_scaling``, which sum to `row_sums`."""
-        room = self.similarity.memory.points("weighted", points)
-        weighted = torch.mul(column_scaling.unsqueeze(-1), points, out=room)
-        sums = [_times_points(block, weighted) for _, block in self.blocks()]
-        return _joined(sums, -2).div_(row_sums.unsqueeze(-1))
+        memory = self.similarity.memory
+        weighted = memory.room("weighted", points.shape, points)
+        torch.mul(column_scaling.unsqueeze(-1), points, out=weighted)
+        if points.shape[-1] <= _FEW_FEATURES:
+            weighted = weighted.mT.contiguous()
+            sums = memory.room(room, (*weighted.shape[:-1], row_sums.shape[-1]), points)
+            for rows, block in self.blocks():
+                torch.matmul(weighted, block.mT, out=sums[..., rows])
+            sums = sums.mT
+        else:
+            sums = memory.room(room, (*row_sums.shape, points.shape[-1]), points)
+            for rows, block in self.blocks():
+                torch.matmul(block, weighted, out=sums[..., rows, :])
+        return sums.div_(row_sums.unsqueeze(-1))
 
 
 class Plan(_Shares):
@@ -197,7 +203,7 @@ class Plan(_Shares):
 
     def project(self, points: Tensor) -> Tensor:
         """Barycentric projection: the mean of `points` under each row of the plan."""
-        return self.means(self.log_beta.exp(), self.row_sums, points)
+        return self.means(self.log_beta.exp(), self.row_sums, points, "to target")
 
 
 class SymmetricPlan(_Shares):
@@ -223,8 +229,7 @@ class SymmetricPlan(_Shares):
     def __init__(self, similarity: Similarity, log_norms: Tensor, a: Tensor) -> None:
         super().__init__(similarity, -log_norms)
         diagonal = [
-            block.diagonal(offset=rows.start or 0, dim1=-2, dim2=-1).clone()
-            for rows, block in self.blocks()
+            block.diagonal(offset=rows.start or 0, dim1=-2, dim2=-1).clone() for rows, block in self.blocks()
         ]
         # The share of a point in its own row: the diagonal of K is one.
         self.kernel_sums = 1 / _joined(diagonal, -1)
@@ -243,17 +248,13 @@ class SymmetricPlan(_Shares):
 
     def project(self, points: Tensor) -> Tensor:
         """Barycentric projection: the mean of `points` under each row of the plan."""
-        return points if self.is_identity else self.means(self.scaling, self.row_sums, points)
+        if self.is_identity:
+            return points
+        return self.means(self.scaling, self.row_sums, points, "to itself")
 
 
 def _joined(parts: list[Tensor], dim: int) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
-
-
-def _times_points(matrix: Tensor, points: Tensor) -> Tensor:
-    if points.shape[-1] > _FEW_FEATURES:
-        return matrix @ points
-    return (points.mT.contiguous() @ matrix.mT).mT
 
 
 def _times(matrix: Tensor, vector: Tensor) -> Tensor:

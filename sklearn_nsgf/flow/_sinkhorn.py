@@ -287,17 +287,23 @@ class Solver:
         return self._answer(g, g, solution)
 
     def velocity(
-        self, x: Tensor, a: Tensor | None, blur: float, g_init: Tensor | None = None
+        self,
+        x: Tensor,
+        a: Tensor | None,
+        blur: float,
+        g_init: Tensor | None = None,
+        out: Tensor | None = None,
     ) -> SinkhornVelocity:
         problem = self._problem(x, a, blur)
         cross = problem.solve(self.scaling, self.tol, self.max_iter, g_init)
         # Now, since the problem of the source takes the memory of this one.
         g, to_target = problem.target_potential(cross), cross.plan.project(problem.y.points)
         own = problem.of_source().solve_symmetric(self.tol, self.max_iter)
-        v = to_target.sub_(own.plan.project(problem.x.points))
+        out = torch.empty_like(x) if out is None else out
+        torch.sub(to_target, own.plan.project(problem.x.points), out=out)
         error = torch.maximum(cross.marginal_error, own.marginal_error)
         return SinkhornVelocity(
-            v=v.to(x.dtype),
+            v=out,
             g=g.to(x.dtype),
             converged=error <= self.tol,
             n_iters=cross.n_iters,
@@ -310,7 +316,7 @@ class Solver:
             raise ValueError(f"blur={blur}: expected a positive blur.")
         _check_clouds(x, self.y)
         # The problem does not see a common shift, the precision of S does.
-        centred = torch.sub(x, self._centre, out=self.memory.points("source", x))
+        centred = torch.sub(x, self._centre, out=self.memory.room("source", x.shape, x))
         source, target = _Cloud(centred, a, "a"), self._target
         largest = max(source.largest_norm, target.largest_norm)
         if not math.isfinite(largest):
