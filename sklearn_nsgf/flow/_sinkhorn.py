@@ -118,8 +118,8 @@ def sinkhorn_potentials(
     a, b : Tensor of shape (..., n) and (..., m), optional
         Non-negative weights that sum to one; uniform by default.
     scaling : float, default=0.5
-        Ratio of the annealing: a cold start solves at blurs that fall by this factor from the
-        diameter of the data down to `blur`. Values closer to 1 are slower and safer.
+        Ratio of the annealing: a cold start solves at blurs that fall by this factor from a
+        quarter of the data's diameter down to `blur`. Values closer to 1 are slower and safer.
     tol : float, default=1e-3
         Largest L1 error of the marginals.
     max_iter : int, default=1000
@@ -319,7 +319,7 @@ class Solver:
         centred = torch.sub(x, self._centre, out=self.memory.room("source", x.shape, x))
         source, target = _Cloud(centred, a, "a"), self._target
         largest = max(source.largest_norm, target.largest_norm)
-        if not math.isfinite(largest):
+        if not math.isfinite(source.largest_norm + target.largest_norm):
             raise ValueError(
                 f"x and y must be finite, and their squared distances numbers that {x.dtype} can hold."
             )
@@ -407,7 +407,7 @@ class _Problem:
         if min(self.x.points.shape[-2], self.y.points.shape[-2]) > 2 * _COARSE_POINTS:
             return self._coarse_start(scaling, max_iter)
         # What the potential tends to as the blur grows.
-        mean = self.x.points.mean(-2, keepdim=True)
+        mean = self.x.weights.unsqueeze(-2) @ self.x.points
         g, n_iters = self.y.norms - (self.y.points @ mean.mT).squeeze(-1), 0
         for annealed_blur in _annealing(self._diameter() / 4, self.blur, scaling):
             solution = self._solve_at(annealed_blur, g, _ANNEALING_TOL, max_iter)
