@@ -490,8 +490,8 @@ def batched_pool(device, n_groups=4, n_at_once=64, n=1024, d=784, n_steps=5):
         converged.append(flow.converged.float().mean().item())
     peak = f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if device != "cpu" else ""
     print(
-        f"{n_groups * n_at_once} flows of {n} points, d = {d}, {n_steps} steps: {sum(seconds[1:]):.1f} s after "
-        f"{seconds[0]:.1f} s for the first {n_at_once}{peak}, {np.mean(converged):.1%} converged",
+        f"{n_groups * n_at_once} flows of {n} points, d = {d}, {n_steps} steps: {sum(seconds[1:]):.1f} s, "
+        f"{seconds[0]:.1f} s for {n_at_once} to warm up{peak}, {np.mean(converged):.1%} converged",
         flush=True,
     )
 

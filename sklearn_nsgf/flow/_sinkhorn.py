@@ -4,12 +4,12 @@ Conventions, those of GeomLoss with ``p=2``: the cost is ``|x - y|^2 / 2`` and t
 temperature is ``epsilon = blur^2``. In POT's units ``reg = 2 * blur^2``.
 
 How a problem is solved. With ``S = x y^T / epsilon`` the plan is ``exp(S + u + w)``, where ``u`` and
-``w`` gather the potentials, the squared norms and the log-weights (`_plan.Plan`). Two half-rounds in
-the log domain make any start safe. From there on Sinkhorn's iteration is two matrix-vector products
-a round on scalings ``alpha`` and ``beta`` around that plan, accelerated by `_anderson.Anderson`; scalings
-that grow too far from one are absorbed into ``u`` and ``w``. A cold start solves a subsample first
-(`_Problem._coarse_start`), and a small problem walks the blur down from the diameter of the
-data (`_annealing`).
+``w`` gather the potentials, the squared norms and the log-weights. Any ``w`` is a safe start: its rows,
+divided by their sums, are a softmax (`_plan.Plan`). From there on Sinkhorn's iteration is two matrix-vector
+products a round on scalings ``alpha`` and ``beta`` around that plan, accelerated by `_anderson.Anderson`;
+scalings that grow too far from one are absorbed into ``w``. A cold start solves a subsample first
+(`_Problem._coarse_start`), and a small problem walks the blur down from a quarter of the data's
+diameter (`_annealing`).
 """
 
 from __future__ import annotations
