@@ -40,16 +40,17 @@ class Anderson:
         self.residuals: deque[Tensor] = deque(maxlen=self.memory + 1)
         self.n_steps = 0
 
-    def move_origin(self, origin: Tensor) -> None:
-        """From now on points count from `origin`."""
-        self.points = deque((point - origin for point in self.points), self.points.maxlen)
+    def forget(self) -> None:
+        """Start afresh: points so far and to come do not belong together."""
+        self.points.clear()
+        self.residuals.clear()
 
     def step(self, point: Tensor, residual: Tensor) -> Tensor:
         """Return the step to the next point."""
         self.points.append(point)
         self.residuals.append(residual)
         self.n_steps += 1
-        if self.n_steps % self.period == 0:
+        if self.n_steps % self.period == 0 and len(self.points) > 1:
             step = self._combined(residual)
         else:
             step = self.relaxation * residual

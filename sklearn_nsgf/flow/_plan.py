@@ -189,9 +189,10 @@ class Plan(_Shares):
     def has_drifted(self) -> bool:
         """Whether the scalings are so large that entries below the floor could matter.
 
-        No ``alpha / a`` is larger than the largest ``1 / beta``: the rows of P sum to one.
+        Small ones do no harm: a column that is given up would otherwise be absorbed again and again.
         """
-        return not torch.linalg.vector_norm(self.log_beta, ord=math.inf).item() < _LARGEST_LOG_SCALING
+        log_largest = torch.maximum(self.log_beta.amax(), -self.row_sums.amin().log()).item()
+        return not log_largest < _LARGEST_LOG_SCALING
 
     def absorb(self) -> None:
         """Move the scalings into the potentials."""

@@ -442,8 +442,8 @@ class _Problem:
                 break
             is_time_to_look = worst <= tol or n_iters % _DRIFT_INTERVAL == 0
             if is_time_to_look and n_iters > 1 and plan.has_drifted():
-                accelerator.move_origin(plan.log_beta)
                 plan.absorb()
+                accelerator.forget()
                 continue
             if worst <= tol:
                 break

@@ -51,19 +51,3 @@ def test_nothing_is_left_to_do_at_the_solution():
     accelerator = Anderson(torch.ones(2))
     for _ in range(4):
         torch.testing.assert_close(accelerator.step(torch.ones(2), torch.zeros(2)), torch.zeros(2))
-
-
-def test_the_origin_may_move_on_the_way():
-    matrix = torch.diag(torch.tensor([1.0, 0.5, 0.2, 0.01], dtype=torch.float64))
-    solution = torch.tensor([1.0, -2.0, 3.0, 1.0], dtype=torch.float64)
-    ends = []
-    for moves in (False, True):
-        point, accelerator = torch.zeros_like(solution), Anderson(torch.ones_like(solution))
-        origin = torch.zeros_like(solution)
-        for k in range(7):
-            if moves and k == 4:
-                accelerator.move_origin(point)
-                origin, point = point, torch.zeros_like(point)
-            point = point + accelerator.step(point, matrix @ (solution - origin - point))
-        ends.append(origin + point)
-    torch.testing.assert_close(ends[1], ends[0], rtol=0, atol=1e-9)
