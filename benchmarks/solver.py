@@ -5,6 +5,7 @@
     python benchmarks/solver.py --growth              # time and memory for n = 256 ... 65 536
     python benchmarks/solver.py --pool                # 64 minibatches against plain Sinkhorn
     python benchmarks/solver.py --machine             # shares of the machine's own speed
+    python benchmarks/solver.py --device cuda --data DIR     # the table on a GPU, and so with --pool
 
 DIR holds the folders mnist/ and cifar10/ (the IDX files, and cifar10_batch_0.png).
 
@@ -14,7 +15,7 @@ warm-started from the last one where its interface allows it; ours is `particle_
 over the steps of ||v - v_ref|| / ||v_ref||, where v_ref is our own float64 answer at the method's nodes
 with marginals met to 1e-6, which is checked by an independent log-domain half-round. The whole process
 is pinned to one core. Methods take turns within one run; the table has medians with the smallest and the
-largest of the turns. JAX is compiled before.
+largest of the turns. JAX is compiled before. On a GPU only the methods that run there take part.
 """
 
 import argparse
@@ -32,6 +33,8 @@ from pathlib import Path
 import numpy as np
 
 REFERENCE_TOL = 1e-6
+# A size of --growth that takes longer is given up.
+MOST_SECONDS = 240
 
 
 def pin_to_one_core():
@@ -74,14 +77,23 @@ CASES = {
 }
 
 
-def clouds(name, data, seed=0):
+def synchronised(device):
+    """The time when all work on the device is done."""
+    import torch
+
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def clouds(name, data, device="cpu", seed=0):
     import torch
 
     target, n, blur = CASES[name]
     rng = np.random.default_rng(seed)
     arguments = (data,) if target in (mnist, cifar10) else ()
-    y = torch.tensor(np.asarray(target(n, rng, *arguments)), dtype=torch.float32)
-    return torch.tensor(rng.standard_normal(y.shape), dtype=torch.float32), y, blur
+    y = torch.tensor(np.asarray(target(n, rng, *arguments)), dtype=torch.float32, device=device)
+    return torch.tensor(rng.standard_normal(y.shape), dtype=torch.float32, device=device), y, blur
 
 
 # ------------------------------------------------------------------------ methods
@@ -217,6 +229,7 @@ METHODS = {
     **{f"POT batch {tol:g}": (pot_batch, tol) for tol in (1e-2, 1e-4)},
     **{f"OTT jitted {tol:g}": (ott_flow, tol) for tol in (1e-1, 1e-2, 1e-3)},
 }
+CPU_ONLY = (pot_flow, pot_batch, ott_flow)
 
 
 # ------------------------------------------------------------------------ the table
@@ -251,29 +264,37 @@ def relative_error(v, reference):
     return ((v.double() - reference).flatten(1).norm(dim=1) / reference.flatten(1).norm(dim=1)).mean().item()
 
 
+def plain(x, y, nodes, blur, tol):
+    return plain_flow(x, y, blur, len(nodes), tol)
+
+
 def table(arguments):
     import torch
 
-    results = {}
+    results, device = {}, arguments.device
+    methods = METHODS
+    if device != "cpu":
+        methods = {name: each for name, each in METHODS.items() if each[0] not in CPU_ONLY}
+        methods |= {f"plain torch {tol:g}": (plain, tol) for tol in (1e-1, 1e-2)}
     for name in arguments.cases:
-        x, y, blur = clouds(name, arguments.data)
+        x, y, blur = clouds(name, arguments.data, device)
         for n_steps in arguments.steps:
             nodes = reference_flow(x, y, blur, n_steps)
             reference, worst = reference_velocities(nodes, y, blur)
             print(f"\n{name}, T = {n_steps}; reference: marginals within {worst:.0e}", flush=True)
-            errors, seconds = {}, {method: [] for method in METHODS}
+            errors, seconds = {}, {method: [] for method in methods}
             for turn in range(arguments.repeats + 1):
-                for method, (run, *options) in METHODS.items():
+                for method, (run, *options) in methods.items():
                     if turn and not math.isfinite(errors[method]):
                         continue
-                    start = time.perf_counter()
+                    start = synchronised(device)
                     with warnings.catch_warnings(), np.errstate(all="ignore"):
                         warnings.simplefilter("ignore")
                         v, at = run(x, y, nodes, blur, *options)
                     if turn:
-                        seconds[method].append((time.perf_counter() - start) / n_steps)
+                        seconds[method].append((synchronised(device) - start) / n_steps)
                     else:  # the first turn compiles and measures the error
-                        own = run is ours
+                        own = run in (ours, plain)
                         truth = reference_velocities(at, y, blur)[0] if own else reference
                         errors[method] = relative_error(v, truth) if torch.isfinite(v).all() else math.inf
             results[name, n_steps] = errors, seconds
@@ -327,20 +348,35 @@ def draw(results):
 
 
 def growth(arguments):
-    print(f"{'n':>7}{'d':>4}{'seconds':>10}{'MiB':>8}{'error of marginals':>20}{'exponent':>10}")
+    print(
+        f"{'n':>7}{'d':>4}{'seconds':>10}{'rounds':>8}{'s a round':>11}{'MiB':>8}{'error of marginals':>20}"
+        f"{'exponents: seconds, s a round':>31}"
+    )
     for d in (2, 50):
         last = None
         for n in arguments.sizes:
             command = [sys.executable, __file__, "--one-size", str(n), str(d)]
-            out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-            seconds, mebibytes, error = map(float, out)
-            exponent = math.log(seconds / last[1]) / math.log(n / last[0]) if last else math.nan
-            print(f"{n:7}{d:4}{seconds:10.2f}{mebibytes:8.0f}{error:20.1e}{exponent:10.2f}", flush=True)
-            last = n, seconds
+            try:
+                run = subprocess.run(
+                    command, capture_output=True, text=True, check=True, timeout=MOST_SECONDS
+                )
+            except subprocess.TimeoutExpired:
+                print(f"{n:7}{d:4}  not finished in {MOST_SECONDS} s", flush=True)
+                break
+            seconds, rounds, mebibytes, error = map(float, run.stdout.split())
+            a_round = seconds / rounds
+            growths = (seconds / last[1], a_round / last[2]) if last else (math.nan, math.nan)
+            exponents = [math.log(each) / math.log(n / last[0]) if last else each for each in growths]
+            print(
+                f"{n:7}{d:4}{seconds:10.3f}{rounds:8.0f}{a_round:11.5f}{mebibytes:8.0f}{error:20.1e}"
+                f"{exponents[0]:24.2f}{exponents[1]:7.2f}",
+                flush=True,
+            )
+            last = n, seconds, a_round
 
 
 def one_size(n, d):
-    """Print the seconds, the memory beyond the data and the error of one cold velocity."""
+    """Print the seconds, the rounds, the memory beyond the data and the error of one cold velocity."""
     import torch
 
     from sklearn_nsgf.flow import sinkhorn_velocity
@@ -355,7 +391,7 @@ def one_size(n, d):
     result = sinkhorn_velocity(x, y, blur=blur, tol=1e-2)
     seconds = time.perf_counter() - start
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    print(seconds, peak, result.marginal_error.item())
+    print(seconds, result.n_iters, peak, result.marginal_error.item())
 
 
 def plain_flow(x, y, blur, n_steps, tol):
@@ -364,7 +400,7 @@ def plain_flow(x, y, blur, n_steps, tol):
 
     def potentials(x, y, symmetric):
         cost = torch.cdist(x, y).square() / 2
-        f, g = torch.zeros(len(x)), torch.zeros(len(y))
+        f, g = torch.zeros_like(x[:, 0]), torch.zeros_like(y[:, 0])
         blurs, annealed = [], math.sqrt(2 * cost.max())
         while annealed > blur:
             blurs.append(annealed)
@@ -400,25 +436,29 @@ def pool(arguments):
 
     from sklearn_nsgf.flow import particle_flow
 
+    device = arguments.device
+    if device != "cpu":
+        batched_pool(device)
     blur, n_steps = 0.05, 5
     batches = []
     for seed in range(64):
         rng = np.random.default_rng(seed)
-        y = torch.tensor(eight_gaussians(1024, rng), dtype=torch.float32)
-        batches.append((torch.tensor(rng.standard_normal((1024, 2)), dtype=torch.float32), y))
+        clouds = eight_gaussians(1024, rng), rng.standard_normal((1024, 2))
+        y, x = (torch.tensor(each, dtype=torch.float32, device=device) for each in clouds)
+        batches.append((x, y))
     particle_flow(*batches[0], blur=blur, n_steps=n_steps)
-    start = time.perf_counter()
+    start = synchronised(device)
     flows = [particle_flow(x, y, blur=blur, n_steps=n_steps, tol=2e-3) for x, y in batches]
-    seconds = (time.perf_counter() - start) / len(batches)
+    seconds = (synchronised(device) - start) / len(batches)
     errors = [
         relative_error(flow.v, reference_velocities(flow.x[:-1], y, blur)[0])
         for flow, (_, y) in zip(flows[:2], batches[:2], strict=True)
     ]
     print(f"ours, 64 flows: {seconds:.3f} s a flow, error {np.mean(errors):.1e} (mean of 2)", flush=True)
     for tol in (1e-2, 3e-3):
-        start = time.perf_counter()
+        start = synchronised(device)
         plain = [plain_flow(x, y, blur, n_steps, tol) for x, y in batches[:2]]
-        plain_seconds = (time.perf_counter() - start) / 2
+        plain_seconds = (synchronised(device) - start) / 2
         errors = [
             relative_error(v, reference_velocities(nodes, y, blur)[0])
             for (v, nodes), (_, y) in zip(plain, batches[:2], strict=True)
@@ -428,6 +468,32 @@ def pool(arguments):
             f"ratio {plain_seconds / seconds:.1f}",
             flush=True,
         )
+
+
+def batched_pool(device, n_groups=4, n_at_once=64, n=1024, d=784, n_steps=5):
+    """Minibatches side by side, as many as the pool puts on a GPU at once, drawn beforehand."""
+    import torch
+
+    from sklearn_nsgf.flow import particle_flow
+
+    generator = torch.Generator(device).manual_seed(0)
+    options = {"generator": generator, "device": device}
+    centres = torch.randn(30, d, **options)
+    seconds, converged = [], []
+    for _ in range(n_groups + 1):
+        x = torch.randn(n_at_once, n, d, **options)
+        y = centres[torch.randint(30, (n_at_once, n), **options)]
+        y += 0.3 * torch.randn(y.shape, **options)
+        start = synchronised(device)
+        flow = particle_flow(x, y, blur=1.0, n_steps=n_steps, tol=1e-2)
+        seconds.append(synchronised(device) - start)
+        converged.append(flow.converged.float().mean().item())
+    peak = f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if device != "cpu" else ""
+    print(
+        f"{n_groups * n_at_once} flows of {n} points, d = {d}, {n_steps} steps: {sum(seconds[1:]):.1f} s, "
+        f"{seconds[0]:.1f} s for {n_at_once} to warm up{peak}, {np.mean(converged):.1%} converged",
+        flush=True,
+    )
 
 
 def machine(arguments):
@@ -450,7 +516,7 @@ def machine(arguments):
         matrix, vector = torch.rand(n, n), torch.rand(n, 1)
         product = fastest(lambda matrix=matrix, vector=vector: matrix @ vector)
         out = torch.empty_like(matrix)
-        exponential = fastest(lambda matrix=matrix, out=out: torch.exp(matrix, out=out))
+        softmax = fastest(lambda matrix=matrix, out=out: torch.softmax(matrix, -1, out=out))
         gemm = fastest(lambda x=x, y=y: x @ y.mT)
         particle_flow(x, y, blur=blur, n_steps=5, tol=2e-3)
         with profile(activities=[ProfilerActivity.CPU]) as profiler:
@@ -458,14 +524,14 @@ def machine(arguments):
         events = {event.key: event for event in profiler.key_averages()}
         total = sum(event.self_cpu_time_total for event in events.values())
         products = [events[key] for key in ("aten::mm", "aten::addmv_") if key in events]
-        exps = events["aten::exp_"]
+        softmaxes = events["aten::_softmax"]
         print(
             f"{name}: product {1e6 * product:.0f} us ({4e-9 * n * n / product:.0f} GB/s), "
-            f"exp {1e6 * exponential:.0f} us ({1e-9 * n * n / exponential:.1f} G/s), "
+            f"softmax {1e6 * softmax:.0f} us ({1e-9 * n * n / softmax:.1f} G/s), "
             f"x y^T {1e6 * gemm:.0f} us; of a flow's time "
             f"{sum(event.self_cpu_time_total for event in products) / total:.0%} in "
-            f"{sum(event.count for event in products)} products, {exps.self_cpu_time_total / total:.0%} in "
-            f"{exps.count} exponentials",
+            f"{sum(event.count for event in products)} products, "
+            f"{softmaxes.self_cpu_time_total / total:.0%} in {softmaxes.count} softmaxes",
             flush=True,
         )
 
@@ -473,6 +539,7 @@ def machine(arguments):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default=os.environ.get("SKLEARN_NSGF_DATA"), help="folder of the files")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--steps", nargs="+", type=int, default=[5, 10])
     parser.add_argument("--repeats", type=int, default=3)

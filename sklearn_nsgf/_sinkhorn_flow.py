@@ -38,7 +38,7 @@ class SinkhornFlowTransport(NetworkFlowTransport):
         more data and time; larger gives a smoother map that is easier to learn. "auto" depends on
         the number of features.
     scaling : float, default=0.5
-        Ratio of the annealing from the diameter of the data down to the blur, in (0, 1).
+        Ratio of the annealing from a quarter of the data's diameter down to the blur, in (0, 1).
     n_steps : int, default=5
         Number of steps T, of the particle flows and of `transform`.
     step_size : "harmonic", float or array-like of shape (n_steps,), default="harmonic"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import torch
 from torch import Tensor
 
@@ -34,42 +36,38 @@ class Anderson:
 
     def __init__(self, weights: Tensor) -> None:
         self.root_weights = weights.sqrt()
-        shape = (*weights.shape[:-1], self.memory, weights.shape[-1])
-        # Differences of the plain steps' ends, and of the weighted residuals.
-        self.end_differences = weights.new_zeros(shape)
-        self.residual_differences = weights.new_zeros(shape)
-        self.n_steps = self.n_differences = 0
-        self.last: tuple[Tensor, Tensor] | None = None
+        self.points: deque[Tensor] = deque(maxlen=self.memory + 1)
+        self.residuals: deque[Tensor] = deque(maxlen=self.memory + 1)
+        self.n_steps = 0
 
-    def forget_origin(self) -> None:
-        """The next point counts from another origin; the differences so far stay valid."""
-        self.last = None
+    def forget(self) -> None:
+        """Start afresh: points so far and to come do not belong together."""
+        self.points.clear()
+        self.residuals.clear()
 
     def step(self, point: Tensor, residual: Tensor) -> Tensor:
         """Return the step to the next point."""
-        end, weighted = point + residual, residual * self.root_weights
-        if self.last is not None:
-            place = self.n_differences % self.memory
-            torch.sub(end, self.last[0], out=self.end_differences[..., place, :])
-            torch.sub(weighted, self.last[1], out=self.residual_differences[..., place, :])
-            self.n_differences += 1
-        self.last = end, weighted
+        self.points.append(point)
+        self.residuals.append(residual)
         self.n_steps += 1
-        if self.n_steps % self.period == 0 and self.n_differences:
-            step = self._combined(residual, weighted)
+        if self.n_steps % self.period == 0 and len(self.points) > 1:
+            step = self._combined(residual)
         else:
             step = self.relaxation * residual
-        return step.clamp(-self.largest_step, self.largest_step)
+        return step.clamp_(-self.largest_step, self.largest_step)
 
-    def _combined(self, residual: Tensor, weighted: Tensor) -> Tensor:
-        n_used = min(self.n_differences, self.memory)
-        differences = self.residual_differences[..., :n_used, :]
+    def _combined(self, residual: Tensor) -> Tensor:
+        residuals = torch.stack(tuple(self.residuals), -2)
+        end_differences = (torch.stack(tuple(self.points), -2) + residuals).diff(dim=-2)
+        weighted = residual * self.root_weights
+        differences = (residuals * self.root_weights.unsqueeze(-2)).diff(dim=-2)
         gram = differences @ differences.mT
         # Keeps the system solvable: absolutely, and relative to the rounding in it.
         diagonal = gram.diagonal(dim1=-2, dim2=-1)
         precision = torch.finfo(gram.dtype)
         diagonal += 10 * precision.eps * diagonal.sum(-1, keepdim=True) + precision.tiny
-        coefficients = torch.linalg.solve(gram, differences @ weighted.unsqueeze(-1))
-        step = residual - (self.end_differences[..., :n_used, :].mT @ coefficients).squeeze(-1)
+        # Without the check for a singular matrix, which would wait for a GPU.
+        coefficients, _ = torch.linalg.solve_ex(gram, differences @ weighted.unsqueeze(-1))
+        step = residual - (end_differences.mT @ coefficients).squeeze(-1)
         ascends = (weighted * self.root_weights * step).sum(-1, keepdim=True) > 0
         return torch.where(ascends, step, residual)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_nsgf.flow._sinkhorn import sinkhorn_velocity, symmetric_potential
+from sklearn_nsgf.flow._sinkhorn import Solver
 
 StepSize = str | float | Sequence[float]
 Blur = float | tuple[float, float]
@@ -150,32 +150,23 @@ def particle_flow(
             [3., 3.]])
     """
     etas, blurs = step_sizes(step_size, n_steps).tolist(), blur_schedule(blur, n_steps).tolist()
-    own_potential = {
-        each: symmetric_potential(y, blur=each, tol=tol, max_iter=max_iter).f for each in set(blurs)
-    }
-    positions, velocities, converged, errors = [x], [], [], []
+    solver = Solver(y, None, scaling, tol, max_iter)
+    own_potential = {each: solver.own_potential(each).g for each in set(blurs)}
+    positions, velocities = x.new_empty(n_steps + 1, *x.shape), x.new_empty(n_steps, *x.shape)
+    positions[0] = x
+    converged, errors = [], []
     g_init: Tensor | None = None
     for k, eta in enumerate(etas):
-        step = sinkhorn_velocity(
-            x,
-            y,
-            blur=blurs[k],
-            scaling=scaling,
-            tol=tol,
-            max_iter=max_iter,
-            g_init=g_init,
-        )
-        x = x + eta * step.v
+        step = solver.velocity(positions[k], None, blurs[k], g_init, out=velocities[k])
+        torch.add(positions[k], step.v, alpha=eta, out=positions[k + 1])
         if k + 1 < n_steps:
             g_init = own_potential[blurs[k + 1]] + (1 - eta) * (step.g - own_potential[blurs[k]])
-        positions.append(x)
-        velocities.append(step.v)
         converged.append(step.converged)
         errors.append(step.marginal_error)
     return Trajectory(
         torch.linspace(0, 1, n_steps + 1, dtype=x.dtype, device=x.device),
-        torch.stack(positions),
-        torch.stack(velocities),
+        positions,
+        velocities,
         torch.stack(converged),
         torch.stack(errors),
     )

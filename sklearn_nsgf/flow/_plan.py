@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-# Entries of a plan are at least exp(-50): no sum can see that, and smaller numbers are slow on CPUs.
-_LOG_FLOOR = -50.0
+# Entries of a plan are at least exp(-50) of their row: no sum can see that, and smaller numbers are slow
+# on CPUs.
+_FLOOR = math.exp(-50.0)
 # Scalings are absorbed beyond exp(15): times the floor they stay invisible.
 _LARGEST_LOG_SCALING = 15.0
 # Numbers in a stored matrix, at most, and in one block of a larger one.
 _STORED_SIZE = {"cpu": 2**24, "cuda": 2**28, "mps": 2**26}
 _BLOCK_SIZE = {"cpu": 2**20, "cuda": 2**26, "mps": 2**26}
 
+# Up to this many features a product with points is up to four times faster on a CPU when transposed.
+_FEW_FEATURES = 64
+
 
 def is_stored(x: Tensor, y: Tensor) -> bool:
     """Whether matrices of a row for each point of `x` and a column for each of `y` are kept."""
     return math.prod(x.shape[:-1]) * y.shape[-2] <= _STORED_SIZE[x.device.type]
+
+
+class Memory:
+    """Room for the large temporaries of one problem after the other.
+
+    A step of a flow makes a dozen of them; fresh memory from the system would cost as much time as the
+    sums in it.
+    """
+
+    def __init__(self) -> None:
+        self._rooms: dict[tuple[str, tuple[int, ...], torch.dtype], Tensor] = {}
+
+    def room(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
+        """The same tensor at every call with that name, whatever it holds."""
+        key = name, tuple(shape), like.dtype
+        if key not in self._rooms:
+            self._rooms[key] = like.new_empty(key[1])
+        return self._rooms[key]
+
+    def matrix(self, name: str, x: Tensor, y: Tensor) -> Tensor:
+        """Room for a matrix of a row for each point of `x` and a column for each of `y`."""
+        return self.room(name, (*x.shape[:-1], y.shape[-2]), x)
 
 
 class Similarity:
@@ -29,146 +55,159 @@ class Similarity:
     ----------
     x, y : Tensor of shape (..., n, d) and (..., m, d)
     eps : float
+    memory : Memory
     products : Tensor of shape (..., n, m), optional
         ``x y^T``, where it is kept; otherwise it is made anew for each use.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, eps: float, products: Tensor | None = None) -> None:
-        self.x, self.y, self.eps, self.products = x, y, eps, products
-        self.n_rows, self.fits = x.shape[-2], is_stored(x, y)
+    def __init__(
+        self, x: Tensor, y: Tensor, eps: float, memory: Memory, products: Tensor | None = None
+    ) -> None:
+        self.x, self.y, self.eps, self.memory, self.products = x, y, eps, memory, products
+        self.n_rows, self.fits = x.shape[-2], products is not None
 
-    def plus(self, w: Tensor, u: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
-        """Blocks of rows of ``S + u + w``, with `w` for the columns and `u` for the rows."""
-        if self.fits:
-            products = self.x @ self.y.mT if self.products is None else self.products
-            logits = torch.add(w.unsqueeze(-2), products, alpha=1 / self.eps)
-            yield slice(None), logits if u is None else logits.add_(u.unsqueeze(-1))
+    def plus(self, w: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Blocks of rows of ``S + w``, with `w` for the columns; each is overwritten by the next."""
+        if self.products is not None:
+            out = self.memory.matrix("logits", self.x, self.y)
+            yield slice(None), torch.add(w.unsqueeze(-2), self.products, alpha=1 / self.eps, out=out)
             return
-        # Both sums come out of the matrix product itself.
-        u = torch.zeros_like(self.x[..., 0]) if u is None else u
-        x = torch.cat([self.x / self.eps, torch.ones_like(u.unsqueeze(-1)), u.unsqueeze(-1)], -1)
-        y = torch.cat([self.y, w.unsqueeze(-1), torch.ones_like(w.unsqueeze(-1))], -1)
+        # The sum comes out of the matrix product itself.
+        x = torch.cat([self.x / self.eps, torch.ones_like(self.x[..., :1])], -1)
+        y = torch.cat([self.y, w.unsqueeze(-1)], -1)
         n_block = max(16, _BLOCK_SIZE[w.device.type] // (self.x[..., 0, 0].numel() * self.y.shape[-2]))
         for start in range(0, self.n_rows, n_block):
-            rows = slice(start, start + n_block)
-            yield rows, x[..., rows, :] @ y.mT
+            block = x[..., start : start + n_block, :]
+            logits = self.memory.matrix("logits", block, y)
+            yield slice(start, start + n_block), torch.matmul(block, y.mT, out=logits)
+
+    def shares(self, w: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Blocks of rows of ``exp(S + w)``, each row divided by its sum."""
+        for rows, logits in self.plus(w):
+            out = self.memory.matrix("shares", logits[..., :1], self.y)
+            yield rows, torch.softmax(logits, -1, out=out).clamp_(min=_FLOOR)
 
     def logsumexp(self, w: Tensor) -> Tensor:
         """Logarithms of the row sums of ``exp(S + w)``."""
         sums = torch.empty_like(self.x[..., 0])
         for rows, logits in self.plus(w):
-            largest, exponentials = _shifted_exp(logits)
-            sums[..., rows] = largest + exponentials.sum(-1).log()
+            largest = logits.amax(-1)
+            # The share of the largest entry is one over the sum.
+            largest_share = torch.softmax(logits, -1).amax(-1)
+            sums[..., rows] = largest - largest_share.log()
         return sums
 
     @property
     def mT(self) -> Similarity:
         products = None if self.products is None else self.products.mT
-        return Similarity(self.y, self.x, self.eps, products)
+        return Similarity(self.y, self.x, self.eps, self.memory, products)
 
 
-class _Blocks:
-    """A positive matrix, in one stored block or in many that are made anew for each use."""
+class _Shares:
+    """The matrix ``P = exp(S + w)``, each row divided by its sum: stored, or made anew for each use."""
 
-    similarity: Similarity
-    stored: Tensor | None = None
+    def __init__(self, similarity: Similarity, w: Tensor) -> None:
+        self.similarity = similarity
+        self.set_columns(w)
 
-    def _make_blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        raise NotImplementedError
-
-    def _store(self) -> None:
+    def set_columns(self, w: Tensor) -> None:
+        self.w, self.stored = w, None
         if self.similarity.fits:
-            self.stored = None  # frees the memory before the next one takes it
-            ((_, self.stored),) = self._make_blocks()
+            ((_, self.stored),) = self.similarity.shares(w)
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         if self.stored is not None:
             yield slice(None), self.stored
         else:
-            yield from self._make_blocks()
+            yield from self.similarity.shares(self.w)
 
-    def mean_under_rows(self, column_scaling: Tensor, points: Tensor) -> Tensor:
-        """Mean of `points` weighted by each row of the matrix times `column_scaling`."""
-        column_scaling = column_scaling.unsqueeze(-1)
-        weighted = column_scaling * points
-        means = points.new_empty(*self.similarity.x.shape[:-1], points.shape[-1])
-        for rows, block in self.blocks():
-            torch.div(block @ weighted, positive(block @ column_scaling), out=means[..., rows, :])
-        return means
+    def means(self, column_scaling: Tensor, row_sums: Tensor, points: Tensor, room: str) -> Tensor:
+        """Means of `points` weighted by the rows of ``P * column_scaling``, which sum to `row_sums`."""
+        memory = self.similarity.memory
+        weighted = memory.room("weighted", points.shape, points)
+        torch.mul(column_scaling.unsqueeze(-1), points, out=weighted)
+        if points.shape[-1] <= _FEW_FEATURES:
+            weighted = weighted.mT.contiguous()
+            sums = memory.room(room, (*weighted.shape[:-1], row_sums.shape[-1]), points)
+            for rows, block in self.blocks():
+                torch.matmul(weighted, block.mT, out=sums[..., rows])
+            sums = sums.mT
+        else:
+            sums = memory.room(room, (*row_sums.shape, points.shape[-1]), points)
+            for rows, block in self.blocks():
+                torch.matmul(block, weighted, out=sums[..., rows, :])
+        return sums.div_(row_sums.unsqueeze(-1))
 
 
-class Plan(_Blocks):
-    """The plan ``alpha * exp(S + u + w) * beta``, whose row marginals `balance` makes exact.
+class Plan(_Shares):
+    """The plan ``alpha * P * beta`` with exact rows, ``alpha = a / (P beta)``.
 
     Parameters
     ----------
     similarity : Similarity
         Of n source points and m target points.
-    log_a, log_b : Tensor of shape (..., n) and (..., m)
-        Logarithms of the weights.
+    a, b : Tensor of shape (..., n) and (..., m)
+        The weights.
     w : Tensor of shape (..., m)
-        Reduced target potential to start from, however far off.
+        Reduced target potential to start from, however far off: no row can underflow.
+
+    Attributes
+    ----------
+    marginal : Tensor of shape (..., m)
+        Column sums of the plan.
     """
 
-    def __init__(self, similarity: Similarity, log_a: Tensor, log_b: Tensor, w: Tensor) -> None:
-        self.similarity = similarity
-        self.log_a, self.log_b, self.a = log_a, log_b, log_a.exp()
-        self.u = torch.empty_like(log_a)
-        self._start_from(w)
+    def __init__(self, similarity: Similarity, a: Tensor, b: Tensor, w: Tensor) -> None:
+        super().__init__(similarity, w)
+        self.a, self.b = a, b
+        self._start()
 
-    def _start_from(self, w: Tensor) -> None:
-        """Set both potentials and the plan by half-rounds in the log domain: nothing underflows."""
-        self.w, self.log_beta = w, torch.zeros_like(w)
-        self.alpha = torch.ones_like(self.log_a)
-        marginal = torch.zeros_like(w)
-        for rows, logits in self.similarity.plus(w):
-            largest, block = _shifted_exp(logits)
-            sums = block.sum(-1)
-            self.u[..., rows] = self.log_a[..., rows] - largest - sums.log()
-            block.mul_((self.a[..., rows] / sums).unsqueeze(-1))
-            marginal += block.sum(-2)
-            if self.similarity.fits:
-                self.stored = block
-        is_lost = marginal.log() < self.log_b - _LARGEST_LOG_SCALING
+    def _start(self) -> None:
+        self.balance(torch.zeros_like(self.w))
+        is_lost = self.marginal < self.b * math.exp(-_LARGEST_LOG_SCALING)
         if bool(is_lost.any()):
             # These target points are out of every row's sight: give them their due.
-            self.w = torch.where(is_lost, self.log_b - self.similarity.mT.logsumexp(self.u), w)
-            self._store()
+            log_alpha = self.a.log() - self.similarity.logsumexp(self.w)
+            due = self.b.log() - self.similarity.mT.logsumexp(log_alpha)
+            self.set_columns(torch.where(is_lost, due, self.w))
+            self.balance(self.log_beta)
 
-    def _make_blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        for rows, logits in self.similarity.plus(self.w, self.u):
-            yield rows, _exp(logits)
-
-    def balance(self, log_beta: Tensor) -> Tensor:
-        """Scale the columns, then the rows to their marginals; return the columns' marginals."""
+    def balance(self, log_beta: Tensor) -> None:
+        """Scale the columns, then the rows to their marginals."""
         self.log_beta, beta = log_beta, log_beta.exp()
         if self.stored is not None:
-            self.alpha = self.a / positive(_times(self.stored, beta))
-            return positive(beta * _times(self.stored.mT, self.alpha))
-        marginal = torch.zeros_like(log_beta)
-        for rows, block in self._make_blocks():
-            self.alpha[..., rows] = self.a[..., rows] / positive(_times(block, beta))
-            marginal += _times(block.mT, self.alpha[..., rows])
-        return positive(beta * marginal)
+            self.row_sums = _times(self.stored, beta)
+            received = _times(self.stored.mT, self.a / self.row_sums)
+        else:
+            self.row_sums, received = torch.empty_like(self.a), torch.zeros_like(beta)
+            for rows, block in self.blocks():
+                self.row_sums[..., rows] = _times(block, beta)
+                received += _times(block.mT, self.a[..., rows] / self.row_sums[..., rows])
+        # Its logarithm stays finite where rounding has lost all of a column.
+        self.marginal = received.mul_(beta).clamp_(min=torch.finfo(beta.dtype).tiny)
 
     def has_drifted(self) -> bool:
-        """Whether the scalings are so large that entries below the floor could matter."""
-        log_largest = torch.maximum(self.alpha.amax().log(), self.log_beta.amax())
-        return not bool(log_largest < _LARGEST_LOG_SCALING)
+        """Whether the scalings are so large that entries below the floor could matter.
+
+        Small ones do no harm: a column that is given up would otherwise be absorbed again and again.
+        """
+        log_largest = torch.maximum(self.log_beta.amax(), -self.row_sums.amin().log()).item()
+        return not log_largest < _LARGEST_LOG_SCALING
 
     def absorb(self) -> None:
         """Move the scalings into the potentials."""
-        self._start_from(self.w + self.log_beta)
+        self.set_columns(self.w + self.log_beta)
+        self._start()
 
-    def reduced_potentials(self) -> tuple[Tensor, Tensor]:
-        return self.u + self.alpha.log(), self.w + self.log_beta
+    def reduced_potential(self) -> Tensor:
+        return self.w + self.log_beta
 
     def project(self, points: Tensor) -> Tensor:
         """Barycentric projection: the mean of `points` under each row of the plan."""
-        return self.mean_under_rows(self.log_beta.exp(), points)
+        return self.means(self.log_beta.exp(), self.row_sums, points, "to target")
 
 
-class SymmetricPlan(_Blocks):
+class SymmetricPlan(_Shares):
     """The plan ``q K q`` of a cloud to itself, with ``K = exp(-|x - x'|^2 / (2 epsilon))``.
 
     Parameters
@@ -184,54 +223,42 @@ class SymmetricPlan(_Blocks):
     ----------
     scaling : Tensor of shape (..., n)
         The scaling q, at first a guess.
+    marginal : Tensor of shape (..., n)
+        Row sums of the plan.
     """
 
     def __init__(self, similarity: Similarity, log_norms: Tensor, a: Tensor) -> None:
-        self.similarity, self.log_norms = similarity, log_norms
-        self._store()
-        smoothed = self.times(a)
-        # Exact both for far apart points (1/sqrt(a)) and for coincident ones (1).
-        self.scaling = a / smoothed.sqrt()
+        super().__init__(similarity, -log_norms)
+        diagonal = [
+            block.diagonal(offset=rows.start or 0, dim1=-2, dim2=-1).clone() for rows, block in self.blocks()
+        ]
+        # The share of a point in its own row: the diagonal of K is one.
+        self.kernel_sums = 1 / _joined(diagonal, -1)
         # Points so far apart that each is similar to itself alone.
-        self.is_identity = (smoothed / a).amax().item() < 1 + 10 * torch.finfo(a.dtype).eps
+        self.is_identity = self.kernel_sums.amax().item() < 1 + 10 * torch.finfo(a.dtype).eps
+        # Exact for points far apart and for equal weights on coincident ones.
+        self.balance((a / self.kernel_sums).sqrt())
 
-    def _make_blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        for rows, logits in self.similarity.plus(-self.log_norms, -self.log_norms):
-            yield rows, _exp(logits)
+    def balance(self, scaling: Tensor) -> None:
+        sums = [_times(block, scaling) for _, block in self.blocks()]
+        self.scaling, self.row_sums = scaling, _joined(sums, -1)
+        self.marginal = scaling * self.kernel_sums * self.row_sums
 
-    def times(self, vector: Tensor) -> Tensor:
-        """The product ``K vector``."""
-        products = torch.empty_like(vector)
-        for rows, block in self.blocks():
-            products[..., rows] = _times(block, vector)
-        return products
-
-    def reduced_potentials(self) -> tuple[Tensor, Tensor]:
-        potential = self.scaling.log() - self.log_norms
-        return potential, potential
+    def reduced_potential(self) -> Tensor:
+        return self.scaling.log() + self.w
 
     def project(self, points: Tensor) -> Tensor:
         """Barycentric projection: the mean of `points` under each row of the plan."""
-        return points if self.is_identity else self.mean_under_rows(self.scaling, points)
+        if self.is_identity:
+            return points
+        return self.means(self.scaling, self.row_sums, points, "to itself")
 
 
-def positive(sums: Tensor) -> Tensor:
-    """Keep logarithms and quotients of sums finite where rounding has lost all of a row."""
-    return sums.clamp(min=torch.finfo(sums.dtype).tiny)
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def _times(matrix: Tensor, vector: Tensor) -> Tensor:
     if vector.ndim == 1:
         return matrix @ vector
     return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
-
-
-def _exp(logits: Tensor) -> Tensor:
-    """Exponentials, in place, of numbers that only rounding can make positive."""
-    return logits.clamp_(min=_LOG_FLOOR, max=0.0).exp_()
-
-
-def _shifted_exp(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest logit of each row, and the exponentials, in place, of the others' distances to it."""
-    largest = logits.amax(-1, keepdim=True)
-    return largest.squeeze(-1), _exp(logits.sub_(largest))

@@ -4,25 +4,27 @@ Conventions, those of GeomLoss with ``p=2``: the cost is ``|x - y|^2 / 2`` and t
 temperature is ``epsilon = blur^2``. In POT's units ``reg = 2 * blur^2``.
 
 How a problem is solved. With ``S = x y^T / epsilon`` the plan is ``exp(S + u + w)``, where ``u`` and
-``w`` gather the potentials, the squared norms and the log-weights (`_plan.Plan`). Two half-rounds in
-the log domain make any start safe. From there on Sinkhorn's iteration is two matrix-vector products
-a round on scalings ``alpha`` and ``beta`` around that plan, accelerated by `_anderson.Anderson`; scalings
-that grow too far from one are absorbed into ``u`` and ``w``. A cold start solves a subsample first
-(`_Problem._coarse_start`), and a small problem walks the blur down from the diameter of the
-data (`_annealing`).
+``w`` gather the potentials, the squared norms and the log-weights. Any ``w`` is a safe start: its rows,
+divided by their sums, are a softmax (`_plan.Plan`). From there on Sinkhorn's iteration is two matrix-vector
+products a round on scalings ``alpha`` and ``beta`` around that plan, accelerated by `_anderson.Anderson`;
+scalings that grow too far from one are absorbed into ``w``. A cold start solves a subsample first
+(`_Problem._coarse_start`), and a small problem walks the blur down from a quarter of the data's
+diameter (`_annealing`).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sklearn_nsgf.flow._anderson import Anderson
-from sklearn_nsgf.flow._plan import Plan, Similarity, SymmetricPlan, is_stored
+from sklearn_nsgf.flow._plan import Memory, Plan, Similarity, SymmetricPlan, is_stored
 
 _ANNEALING_TOL = 0.1
 # Rounds between two looks at the size of the scalings, which grow by exp(10) a round at most.
@@ -116,8 +118,8 @@ def sinkhorn_potentials(
     a, b : Tensor of shape (..., n) and (..., m), optional
         Non-negative weights that sum to one; uniform by default.
     scaling : float, default=0.5
-        Ratio of the annealing: a cold start solves at blurs that fall by this factor from the
-        diameter of the data down to `blur`. Values closer to 1 are slower and safer.
+        Ratio of the annealing: a cold start solves at blurs that fall by this factor from a
+        quarter of the data's diameter down to `blur`. Values closer to 1 are slower and safer.
     tol : float, default=1e-3
         Largest L1 error of the marginals.
     max_iter : int, default=1000
@@ -138,9 +140,7 @@ def sinkhorn_potentials(
     >>> float(f.sum() + g.sum())  # one point to one point: half the squared distance
     12.5
     """
-    _check_options(blur, tol, max_iter, scaling)
-    problem = _Problem(x, y, a, b, blur)
-    return _cast(problem.potentials(problem.solve(scaling, tol, max_iter, g_init), tol), x.dtype)
+    return Solver(y, b, scaling, tol, max_iter).potentials(x, a, blur, _checked_start(g_init))
 
 
 @torch.no_grad()
@@ -160,9 +160,7 @@ def symmetric_potential(
     SinkhornPotentials
         With ``f`` equal to ``g``.
     """
-    _check_options(blur, tol, max_iter)
-    problem = _Problem(x, x, a, a, blur)
-    return _cast(problem.potentials(problem.solve_symmetric(tol, max_iter), tol), x.dtype)
+    return Solver(x, a, tol=tol, max_iter=max_iter).own_potential(blur)
 
 
 @torch.no_grad()
@@ -210,18 +208,7 @@ def sinkhorn_velocity(
     tensor([[2., 2.],
             [2., 2.]])
     """
-    _check_options(blur, tol, max_iter, scaling)
-    cross_problem, self_problem = _Problem(x, y, a, b, blur), _Problem(x, x, a, a, blur)
-    cross = cross_problem.solve(scaling, tol, max_iter, g_init)
-    own = self_problem.solve_symmetric(tol, max_iter)
-    error = torch.maximum(cross.marginal_error, own.marginal_error)
-    return SinkhornVelocity(
-        v=(cross_problem.project(cross) - self_problem.project(own)).to(x.dtype),
-        g=cross_problem.potentials(cross, tol).g.to(x.dtype),
-        converged=error <= tol,
-        n_iters=cross.n_iters,
-        marginal_error=error.to(x.dtype),
-    )
+    return Solver(y, b, scaling, tol, max_iter).velocity(x, a, blur, _checked_start(g_init))
 
 
 @torch.no_grad()
@@ -251,129 +238,220 @@ def sinkhorn_divergence(
     Tensor of shape (...)
         In squared units of the data.
     """
-    _check_options(blur, tol, max_iter, scaling)
-    cross_problem = _Problem(x, y, a, b, blur)
-    cross = cross_problem.potentials(cross_problem.solve(scaling, tol, max_iter, None), tol)
+    to_target = Solver(y, b, scaling, tol, max_iter)
+    cross, g_own = to_target.potentials(x, a, blur), to_target.own_potential(blur).g
     f_own = symmetric_potential(x, blur=blur, a=a, tol=tol, max_iter=max_iter).f
-    g_own = symmetric_potential(y, blur=blur, a=b, tol=tol, max_iter=max_iter).g
-    weights_a, weights_b = cross_problem.log_a.exp(), cross_problem.log_b.exp()
-    divergence = (weights_a * (cross.f - f_own)).sum(-1) + (weights_b * (cross.g - g_own)).sum(-1)
-    return divergence.to(x.dtype)
+    weights_a, weights_b = _log_weights(x, a, "a").exp(), _log_weights(y, b, "b").exp()
+    return (weights_a * (cross.f - f_own)).sum(-1) + (weights_b * (cross.g - g_own)).sum(-1)
+
+
+class Solver:
+    """Transport to the target `y`, of which what depends on nothing else is computed once.
+
+    Parameters
+    ----------
+    y, b, scaling, tol, max_iter
+        As in `sinkhorn_potentials`.
+    """
+
+    def __init__(
+        self,
+        y: Tensor,
+        b: Tensor | None = None,
+        scaling: float = 0.5,
+        tol: float = 1e-3,
+        max_iter: int = 1000,
+    ) -> None:
+        if not (0 < scaling < 1 and tol >= 0 and max_iter >= 1):
+            raise ValueError(
+                f"scaling={scaling}, tol={tol}, max_iter={max_iter}: expected a scaling between 0 and 1, "
+                "a tol of at least 0 and a max_iter of at least 1."
+            )
+        self.y, self.b = y, b
+        self.scaling, self.tol, self.max_iter = scaling, tol, max_iter
+        self.memory = Memory()
+
+    def potentials(
+        self, x: Tensor, a: Tensor | None, blur: float, g_init: Tensor | None = None
+    ) -> SinkhornPotentials:
+        problem = self._problem(x, a, blur)
+        solution = problem.solve(self.scaling, self.tol, self.max_iter, g_init)
+        g = problem.target_potential(solution)
+        return self._answer(problem.source_potential(solution), g, solution)
+
+    def own_potential(self, blur: float) -> SinkhornPotentials:
+        """Potential of the transport of the target to itself."""
+        problem = self._problem(self.y, self.b, blur).of_source()
+        solution = problem.solve_symmetric(self.tol, self.max_iter)
+        g = problem.target_potential(solution)
+        return self._answer(g, g, solution)
+
+    def velocity(
+        self,
+        x: Tensor,
+        a: Tensor | None,
+        blur: float,
+        g_init: Tensor | None = None,
+        out: Tensor | None = None,
+    ) -> SinkhornVelocity:
+        problem = self._problem(x, a, blur)
+        cross = problem.solve(self.scaling, self.tol, self.max_iter, g_init)
+        # Now, since the problem of the source takes the memory of this one.
+        g, to_target = problem.target_potential(cross), cross.plan.project(problem.y.points)
+        own = problem.of_source().solve_symmetric(self.tol, self.max_iter)
+        out = torch.empty_like(x) if out is None else out
+        torch.sub(to_target, own.plan.project(problem.x.points), out=out)
+        error = torch.maximum(cross.marginal_error, own.marginal_error)
+        return SinkhornVelocity(
+            v=out,
+            g=g.to(x.dtype),
+            converged=error <= self.tol,
+            n_iters=cross.n_iters,
+            marginal_error=error.to(x.dtype),
+        )
+
+    def _problem(self, x: Tensor, a: Tensor | None, blur: float) -> _Problem:
+        """The problem from `x`, in the precision that it needs."""
+        if not 0 < blur < math.inf:
+            raise ValueError(f"blur={blur}: expected a positive blur.")
+        _check_clouds(x, self.y)
+        # The problem does not see a common shift, the precision of S does.
+        centred = torch.sub(x, self._centre, out=self.memory.room("source", x.shape, x))
+        source, target = _Cloud(centred, a, "a"), self._target
+        largest = max(source.largest_norm, target.largest_norm)
+        if not math.isfinite(source.largest_norm + target.largest_norm):
+            raise ValueError(
+                f"x and y must be finite, and their squared distances numbers that {x.dtype} can hold."
+            )
+        # Relative error of the plan's entries by a norm: no iteration can make it smaller.
+        rounding = torch.finfo(x.dtype).eps * 2 / blur**2
+        if rounding * largest <= _LARGEST_ROUNDING:
+            return _Problem(source, target, blur, self.memory)
+        if x.dtype == torch.float32 and x.device.type != "mps":
+            return self._in_float64._problem(x.double(), a, blur)
+        norms = torch.maximum(source.norms.amax(-1), target.norms.amax(-1))
+        return _Problem(source, target, blur, self.memory, rounding * norms)
+
+    @cached_property
+    def _centre(self) -> Tensor:
+        return self.y.mean(dim=-2, keepdim=True)
+
+    @cached_property
+    def _target(self) -> _Cloud:
+        return _Cloud(self.y - self._centre, self.b, "b")
+
+    @cached_property
+    def _in_float64(self) -> Solver:
+        return Solver(self.y.double(), self.b, self.scaling, self.tol, self.max_iter)
+
+    def _answer(self, f: Tensor, g: Tensor, solution: _Solution) -> SinkhornPotentials:
+        error, dtype = solution.marginal_error, self.y.dtype
+        return SinkhornPotentials(
+            f.to(dtype), g.to(dtype), error <= self.tol, solution.n_iters, error.to(dtype)
+        )
+
+
+class _Cloud:
+    """Points with their weights."""
+
+    def __init__(self, points: Tensor, weights: Tensor | None, name: str) -> None:
+        self.points = points
+        self.norms = torch.linalg.vector_norm(points, dim=-1).square() / 2
+        self.log_weights = _log_weights(points, weights, name)
+        self.weights = self.log_weights.exp()
+        self.largest_norm = self.norms.max().item()
 
 
 class _Problem:
     """One batch of transport problems between fixed clouds, to be solved at `blur` or above."""
 
-    def __init__(self, x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, blur: float) -> None:
-        _check_clouds(x, y)
-        self.blur = blur
-        self._set_clouds(x, y)
-        is_rough = self.rounding.max().item() > _LARGEST_ROUNDING
-        if is_rough and x.dtype == torch.float32 and x.device.type != "mps":
-            self._set_clouds(x.double(), y.double())
-        self.products = self.x @ self.y.mT if is_stored(self.x, self.y) else None
-        self.log_a, self.log_b = _log_weights(self.x, a, "a"), _log_weights(self.y, b, "b")
+    def __init__(
+        self, x: _Cloud, y: _Cloud, blur: float, memory: Memory, rounding: Tensor | None = None
+    ) -> None:
+        self.x, self.y, self.blur, self.memory, self.rounding = x, y, blur, memory, rounding
 
-    def _set_clouds(self, x: Tensor, y: Tensor) -> None:
-        # The problem does not see a common shift, the precision of S does.
-        self.centre = y.mean(dim=-2, keepdim=True)
-        self.x, self.y = x - self.centre, y - self.centre
-        self.x_norms = self.x.square().sum(-1) / 2
-        self.y_norms = self.y.square().sum(-1) / 2
-        largest = torch.maximum(self.x_norms.amax(-1), self.y_norms.amax(-1))
-        if not math.isfinite(largest.max().item()):
-            raise ValueError(
-                f"x and y must be finite, and their squared distances numbers that {x.dtype} can hold."
-            )
-        # Relative error of each plan's entries: no iteration can make it smaller.
-        self.rounding = torch.finfo(x.dtype).eps * 2 * largest / self.blur**2
+    @cached_property
+    def products(self) -> Tensor | None:
+        x, y = self.x.points, self.y.points
+        if not is_stored(x, y):
+            return None
+        return torch.matmul(x, y.mT, out=self.memory.matrix("products", x, y))
 
-    def potentials(self, solution: _Solution, tol: float) -> SinkhornPotentials:
-        eps, (u, w) = solution.plan.similarity.eps, solution.plan.reduced_potentials()
-        return SinkhornPotentials(
-            f=eps * (u - self.log_a) + self.x_norms,
-            g=eps * (w - self.log_b) + self.y_norms,
-            converged=solution.marginal_error <= tol,
-            n_iters=solution.n_iters,
-            marginal_error=solution.marginal_error,
-        )
+    def of_source(self) -> _Problem:
+        """From the source to itself, in the memory of this problem."""
+        return _Problem(self.x, self.x, self.blur, self.memory, self.rounding)
+
+    def source_potential(self, solution: _Solution) -> Tensor:
+        """The one that makes the rows exact."""
+        similarity = solution.plan.similarity
+        sums = similarity.logsumexp(solution.plan.reduced_potential())
+        return self.x.norms - similarity.eps * sums
+
+    def target_potential(self, solution: _Solution) -> Tensor:
+        w, eps = solution.plan.reduced_potential(), solution.plan.similarity.eps
+        return eps * (w - self.y.log_weights) + self.y.norms
+
+    def next_start(self, solution: _Solution) -> Tensor:
+        """Target potential after half a round more, which costs no product."""
+        residual = self.y.log_weights - solution.plan.marginal.log()
+        return self.target_potential(solution) + solution.plan.similarity.eps * residual
 
     def solve(self, scaling: float, tol: float, max_iter: int, g_init: Tensor | None) -> _Solution:
         n_iters = 0
         if g_init is None:
             g_init, n_iters = self._cold_start(scaling, max_iter)
-        elif not bool(g_init.isfinite().all()):
-            raise ValueError("g_init must be finite.")
-        # The constant is free, and a large one would cost precision.
-        g_init = (g_init - g_init.mean(-1, keepdim=True)).to(self.x)
-        solution = self._solve_at(self.blur, g_init, tol, max_iter)
+        solution = self._solve_at(self.blur, g_init.to(self.y.norms), tol, max_iter)
         return solution._replace(n_iters=n_iters + solution.n_iters)
 
     def _cold_start(self, scaling: float, max_iter: int) -> tuple[Tensor, int]:
-        if min(self.x.shape[-2], self.y.shape[-2]) > 2 * _COARSE_POINTS:
+        if min(self.x.points.shape[-2], self.y.points.shape[-2]) > 2 * _COARSE_POINTS:
             return self._coarse_start(scaling, max_iter)
-        g, n_iters = torch.zeros_like(self.y_norms), 0
-        for annealed_blur in _annealing(self._diameter(), self.blur, scaling):
+        # What the potential tends to as the blur grows.
+        mean = self.x.weights.unsqueeze(-2) @ self.x.points
+        g, n_iters = self.y.norms - (self.y.points @ mean.mT).squeeze(-1), 0
+        for annealed_blur in _annealing(self._diameter() / 4, self.blur, scaling):
             solution = self._solve_at(annealed_blur, g, _ANNEALING_TOL, max_iter)
-            g = self.potentials(solution, _ANNEALING_TOL).g
+            g = self.next_start(solution)
             n_iters += solution.n_iters
         return g, n_iters
 
     def _coarse_start(self, scaling: float, max_iter: int) -> tuple[Tensor, int]:
         """Target potential that the source potential of a random subsample implies."""
-        eps, coarse = self.blur**2, self._subsample()
-        solution = coarse.solve(scaling, _ANNEALING_TOL, max_iter, None)
-        f, *_ = coarse.potentials(solution, _ANNEALING_TOL)
-        similarity = Similarity(self.y - coarse.centre, coarse.x, eps)
-        g = -eps * similarity.logsumexp((f - coarse.x_norms) / eps + coarse.log_a)
-        return g + (self.y - coarse.centre).square().sum(-1) / 2, solution.n_iters
-
-    def _subsample(self) -> _Problem:
         generator = torch.Generator().manual_seed(0)
-
-        def rows(n: int) -> Tensor:
-            return torch.randperm(n, generator=generator)[:_COARSE_POINTS].to(self.x.device)
-
-        x_rows, y_rows = rows(self.x.shape[-2]), rows(self.y.shape[-2])
-        a, b = self.log_a[..., x_rows].softmax(-1), self.log_b[..., y_rows].softmax(-1)
-        return _Problem(self.x[..., x_rows, :], self.y[..., y_rows, :], a, b, self.blur)
+        coarse = _Problem(_subsample(self.x, generator), _subsample(self.y, generator), self.blur, Memory())
+        solution = coarse.solve(scaling, _ANNEALING_TOL, max_iter, None)
+        f, eps = coarse.source_potential(solution), self.blur**2
+        similarity = Similarity(self.y.points, coarse.x.points, eps, Memory())
+        sums = similarity.logsumexp((f - coarse.x.norms) / eps + coarse.x.log_weights)
+        return self.y.norms - eps * sums, solution.n_iters
 
     def _diameter(self) -> float:
         """Upper bound on the distance between any two points of the largest problem."""
-        return math.sqrt(2 * self.x_norms.max()) + math.sqrt(2 * self.y_norms.max())
+        return math.sqrt(2 * self.x.largest_norm) + math.sqrt(2 * self.y.largest_norm)
 
     def _solve_at(self, blur: float, g: Tensor, tol: float, max_iter: int) -> _Solution:
         """Sinkhorn's iteration from the target potential `g` until the marginals are met."""
-        eps, b = blur**2, self.log_b.exp()
-        similarity = Similarity(self.x, self.y, eps, self.products)
-        plan = Plan(similarity, self.log_a, self.log_b, (g - self.y_norms) / eps + self.log_b)
+        eps, b, log_b = blur**2, self.y.weights, self.y.log_weights
+        similarity = Similarity(self.x.points, self.y.points, eps, self.memory, self.products)
+        plan = Plan(similarity, self.x.weights, b, (g - self.y.norms) / eps + log_b)
         accelerator = Anderson(b)
-        log_beta = torch.zeros_like(g)
-        for n_iters in range(1, max_iter + 1):
-            marginal = plan.balance(log_beta)
-            error = _l1(marginal - b)
+        for n_iters in itertools.count(1):
+            error = _l1(plan.marginal - b)
             worst = error.max().item()
-            is_time_to_look = worst <= tol or n_iters % _DRIFT_INTERVAL == 0
-            if is_time_to_look and n_iters < max_iter and plan.has_drifted():
-                plan.absorb()
-                accelerator.forget_origin()
-                log_beta = torch.zeros_like(g)
-                continue
-            if worst <= tol or math.isnan(worst):
+            if n_iters == max_iter or math.isnan(worst):
                 break
-            step = accelerator.step(log_beta, self.log_b - marginal.log())
+            is_time_to_look = worst <= tol or n_iters % _DRIFT_INTERVAL == 0
+            if is_time_to_look and n_iters > 1 and plan.has_drifted():
+                plan.absorb()
+                accelerator.forget()
+                continue
+            if worst <= tol:
+                break
+            step = accelerator.step(plan.log_beta, log_b - plan.marginal.log())
             if error.ndim:
                 step = step * (error > tol).unsqueeze(-1)
-            log_beta = log_beta + step
+            plan.balance(plan.log_beta + step)
         return _Solution(plan, self._honest(error), n_iters)
-
-    def _honest(self, error: Tensor) -> Tensor:
-        """The error of the marginals, or that of the plan's entries where it makes the former void."""
-        return torch.where(self.rounding > _LARGEST_ROUNDING, self.rounding.maximum(error), error)
-
-    def project(self, solution: _Solution) -> Tensor:
-        """Means of the target under the rows of the plan, relative to the source points."""
-        return solution.plan.project(self.y) - self.x
 
     def solve_symmetric(self, tol: float, max_iter: int) -> _Solution:
         """Transport of x to itself: one potential, one scaling.
@@ -382,25 +460,41 @@ class _Problem:
         problem: its linear part is ``1 - 2/3 (1 + s)`` with ``s`` in [0, 1] an eigenvalue of the
         plan. K has a unit diagonal, so nothing can underflow and nothing is ever absorbed.
         """
-        eps, a = self.blur**2, self.log_a.exp()
-        plan = SymmetricPlan(Similarity(self.x, self.x, eps, self.products), self.x_norms / eps, a)
-        for n_iters in range(1, max_iter + 1):
-            marginal = plan.scaling * plan.times(plan.scaling)
-            error = _l1(marginal - a)
+        eps, a = self.blur**2, self.x.weights
+        similarity = Similarity(self.x.points, self.x.points, eps, self.memory, self.products)
+        plan = SymmetricPlan(similarity, self.x.norms / eps, a)
+        for n_iters in itertools.count(1):
+            error = _l1(plan.marginal - a)
             worst = error.max().item()
-            if worst <= tol or math.isnan(worst):
+            if worst <= tol or n_iters == max_iter or math.isnan(worst):
                 break
-            plan.scaling = plan.scaling * (a / marginal).pow(2 / 3)
+            plan.balance(plan.scaling * (a / plan.marginal).pow(2 / 3))
         return _Solution(plan, self._honest(error), n_iters)
+
+    def _honest(self, error: Tensor) -> Tensor:
+        """The error of the marginals, or that of the plan's entries where it makes the former void."""
+        if self.rounding is None:
+            return error
+        return torch.where(self.rounding > _LARGEST_ROUNDING, self.rounding.maximum(error), error)
+
+
+def _subsample(cloud: _Cloud, generator: torch.Generator) -> _Cloud:
+    n = cloud.points.shape[-2]
+    rows = torch.randperm(n, generator=generator)[:_COARSE_POINTS].to(cloud.points.device)
+    return _Cloud(cloud.points[..., rows, :], cloud.log_weights[..., rows].softmax(-1), "a sample's")
+
+
+def _checked_start(g_init: Tensor | None) -> Tensor | None:
+    if g_init is None:
+        return None
+    if not bool(g_init.isfinite().all()):
+        raise ValueError("g_init must be finite.")
+    # The constant is free, and a large one would cost precision.
+    return g_init - g_init.mean(-1, keepdim=True)
 
 
 def _l1(difference: Tensor) -> Tensor:
     return torch.linalg.vector_norm(difference, ord=1, dim=-1)
-
-
-def _cast(potentials: SinkhornPotentials, dtype: torch.dtype) -> SinkhornPotentials:
-    f, g, converged, n_iters, error = potentials
-    return SinkhornPotentials(f.to(dtype), g.to(dtype), converged, n_iters, error.to(dtype))
 
 
 def _log_weights(points: Tensor, weights: Tensor | None, name: str) -> Tensor:
@@ -427,17 +521,9 @@ def _check_clouds(x: Tensor, y: Tensor) -> None:
         raise ValueError("x and y need at least one point and one dimension each.")
 
 
-def _check_options(blur: float, tol: float, max_iter: int, scaling: float = 0.5) -> None:
-    if not (0 < blur < math.inf and 0 < scaling < 1 and tol >= 0 and max_iter >= 1):
-        raise ValueError(
-            f"blur={blur}, scaling={scaling}, tol={tol}, max_iter={max_iter}: expected a positive blur, a "
-            "scaling between 0 and 1, a tol of at least 0 and a max_iter of at least 1."
-        )
-
-
-def _annealing(diameter: float, blur: float, scaling: float) -> Iterator[float]:
-    """Blurs above `blur`, falling from the diameter of the data by the ratio `scaling`."""
-    annealed_blur = diameter
+def _annealing(largest: float, blur: float, scaling: float) -> Iterator[float]:
+    """Blurs above `blur`, falling from `largest` by the ratio `scaling`."""
+    annealed_blur = largest
     while annealed_blur * scaling > blur:
         yield annealed_blur
         annealed_blur *= scaling
