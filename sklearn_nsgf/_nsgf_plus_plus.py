@@ -58,8 +58,10 @@ class NSGFPlusPlus(BaseFlowTransport):
         the first one leaves undone, and a smoother first one is learnt better.
     scaling : float, default=0.5
         Ratio of the annealing from the diameter of the data down to the blur, in (0, 1).
-    n_sinkhorn_steps : int, default=5
-        Number of steps of the Sinkhorn flow, 1 to 5.
+    n_flow_steps : int, default=5
+        Number of steps of the particle flows that are simulated.
+    n_sinkhorn_steps : int, default=2
+        Number of steps of the learnt Sinkhorn flow, 1 to 5. [1]_ has as many as `n_flow_steps`.
     step_size : "harmonic", float or array-like of shape (n_steps,), default="harmonic"
         Steps eta_k of the particle flows, in (0, 1]. "harmonic" is 1 / (T - k): equal parts of the
         way, the whole of it at the last step. A float is the paper's constant step.
@@ -68,7 +70,7 @@ class NSGFPlusPlus(BaseFlowTransport):
     flow_batch_size : int, default=1024
         Source points and target points in each flow; at most the training rows of the smaller.
         Larger ones make the flow straighter and cost their square.
-    n_straight_steps : int, default=5
+    n_straight_steps : int, default=8
         Number of steps of the straight flow, each of the same length for a point.
     coupling : {"exact", "independent", "sinkhorn"}, default="exact"
         How the results of the Sinkhorn flow are paired with the target for `transition="direct"`; see
@@ -188,6 +190,7 @@ class NSGFPlusPlus(BaseFlowTransport):
         **FlowMatchingTransport._parameter_constraints,
         "blur": SinkhornFlowTransport._parameter_constraints["blur"],
         "transition": [StrOptions({"direct", "predicted"})],
+        "n_flow_steps": [Interval(Integral, 1, None, closed="left")],
         "n_sinkhorn_steps": [Interval(Integral, 1, 5, closed="both")],
         "n_straight_steps": [Interval(Integral, 1, None, closed="left")],
     }
@@ -199,13 +202,14 @@ class NSGFPlusPlus(BaseFlowTransport):
         transition="direct",
         blur="auto",
         scaling=0.5,
-        n_sinkhorn_steps=5,
+        n_flow_steps=5,
+        n_sinkhorn_steps=2,
         step_size="harmonic",
         n_flows=32,
         flow_batch_size=1024,
         sinkhorn_tol=0.002,
         sinkhorn_max_iter=1000,
-        n_straight_steps=5,
+        n_straight_steps=8,
         coupling="exact",
         coupling_batch_size=512,
         n_couplings=512,
@@ -232,6 +236,7 @@ class NSGFPlusPlus(BaseFlowTransport):
         self.transition = transition
         self.blur = blur
         self.scaling = scaling
+        self.n_flow_steps = n_flow_steps
         self.n_sinkhorn_steps = n_sinkhorn_steps
         self.step_size = step_size
         self.n_flows = n_flows
@@ -269,14 +274,14 @@ class NSGFPlusPlus(BaseFlowTransport):
         if (self.time_predictor_ is None) != (self.transition == "direct"):
             # A straight flow of the other kind is no start for this one.
             self.straight_flow_ = self.time_predictor_ = None
-        self._configure(self.sinkhorn_flow_, n_steps=self.n_sinkhorn_steps)
+        self._configure(self.sinkhorn_flow_, n_steps=self.n_flow_steps)
         interrupted = self._learn_phase(self.sinkhorn_flow_, training, held_out, device, rng)
+        self._phases()
         try:
             interrupted = interrupted or self._learn_straight(training, held_out, device, rng)
         except KeyboardInterrupt:
             interrupted = True
-        phases = [self.sinkhorn_flow_, self.straight_flow_]
-        self.n_iter_ = sum(phase.n_iter_ for phase in phases if phase is not None)
+        self.n_iter_ = sum(phase.n_iter_ for phase in self._phases())
         return interrupted
 
     def _learn_straight(self, training: Clouds, held_out: Clouds | None, device: torch.device, rng) -> bool:
@@ -338,6 +343,14 @@ class NSGFPlusPlus(BaseFlowTransport):
         phase.device_ = str(device)
         return interrupted
 
+    def _phases(self) -> list[NetworkFlowTransport]:
+        """The phases that there are, as the parameters now say that they should run."""
+        phases = [self.sinkhorn_flow_, self.straight_flow_]
+        for phase, n_steps in zip(phases, [self.n_sinkhorn_steps, self.n_straight_steps], strict=True):
+            if phase is not None:
+                phase.set_params(n_steps=n_steps, solver=self.solver, device=self.device)
+        return [phase for phase in phases if phase is not None]
+
     def _pushed(self, clouds: Clouds) -> Clouds:
         def push(Z: np.ndarray) -> np.ndarray:
             ends, _ = self.sinkhorn_flow_._follow(Z, 0.0, 1.0, None, None, False)
@@ -375,12 +388,12 @@ class NSGFPlusPlus(BaseFlowTransport):
         return in_chunks(lambda network, Z: network(Z), self.time_predictor_, self.device, Z)
 
     def _follow(self, Z, t_start, t_end, n_steps, solver, return_path):
-        phases = [self.sinkhorn_flow_, self.straight_flow_]
+        phases = self._phases()
         # Each phase has half of the time.
         starts, ends = (np.clip([2 * t, 2 * t - 1], 0, 1) for t in (t_start, t_end))
         nodes, times = [Z[None]], [np.array([t_start])]
         for k in [0, 1] if t_start <= t_end else [1, 0]:
-            if starts[k] == ends[k] or phases[k] is None:
+            if starts[k] == ends[k] or k == len(phases):
                 continue
             start = starts[k]
             if k == 1 and self.time_predictor_ is not None:
@@ -397,11 +410,9 @@ class NSGFPlusPlus(BaseFlowTransport):
     def _velocity(self, X, t):
         straight = t >= 0.5
         self._check_direct(self.time_predictor_ is None or not straight.any())
-        V = np.empty_like(X)
-        for phase, rows, times in [
-            (self.sinkhorn_flow_, ~straight, 2 * t),
-            (self.straight_flow_, straight, 2 * t - 1),
-        ]:
+        V = np.zeros_like(X)
+        halves = [(~straight, 2 * t), (straight, 2 * t - 1)]
+        for phase, (rows, times) in zip(self._phases(), halves, strict=False):
             if rows.any():
                 V[rows] = 2 * phase._velocity(X[rows], times[rows])
         return V

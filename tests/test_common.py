@@ -46,7 +46,7 @@ OPTIONS = {
     ],
     NSGFPlusPlus: [
         {},
-        {"transition": "predicted", "n_sinkhorn_steps": 5},
+        {"transition": "predicted", "n_sinkhorn_steps": 5, "n_flow_steps": 3},
         {"coupling": "sinkhorn", "early_stopping": False},
     ],
 }

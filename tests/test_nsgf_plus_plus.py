@@ -11,8 +11,23 @@ from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransp
 from sklearn_nsgf.metrics import energy_distance
 from sklearn_nsgf.networks import MLP
 
-FAST = {"n_flows": 4, "flow_batch_size": 256, "n_couplings": 32, "coupling_batch_size": 128, "max_iter": 400}
-SMALL = {"n_flows": 1, "flow_batch_size": 32, "n_couplings": 1, "max_iter": 3, "hidden_layer_sizes": (8,)}
+FAST = {
+    "n_flows": 4,
+    "flow_batch_size": 256,
+    "n_couplings": 32,
+    "coupling_batch_size": 128,
+    "max_iter": 400,
+    "n_straight_steps": 5,
+}
+PAPER = {"transition": "predicted", "n_sinkhorn_steps": 5}
+SMALL = {
+    "n_straight_steps": 5,
+    "n_flows": 1,
+    "flow_batch_size": 32,
+    "n_couplings": 1,
+    "max_iter": 3,
+    "hidden_layer_sizes": (8,),
+}
 TRANSITIONS = ["direct", "predicted"]
 
 
@@ -46,7 +61,7 @@ def test_the_phases_are_fitted_estimators(fitted):
     assert fitted.sinkhorn_flow_.sample(3, random_state=0).shape == (3, 2)
     moved = fitted.straight_flow_.transform(middle if fitted.transition == "direct" else source)
     assert energy_distance(moved, target) < 0.1
-    assert fitted.n_function_evaluations_ == 10
+    assert fitted.n_function_evaluations_ == 7
 
 
 def test_direct_starts_where_the_sinkhorn_flow_ends():
@@ -62,7 +77,7 @@ def test_direct_starts_where_the_sinkhorn_flow_ends():
 
 def test_predicted_is_algorithm_4():
     """By hand, in the units of the flow: Sinkhorn steps, the time, then equal steps from there to 1."""
-    est = NSGFPlusPlus(**FAST, random_state=0, transition="predicted").fit(*two_clouds())
+    est = NSGFPlusPlus(**FAST, **PAPER, random_state=0).fit(*two_clouds())
     source, _ = two_clouds(seed=1)
     x = torch.from_numpy(est._scaling.encode(source, 0.0))
     with torch.no_grad():
@@ -96,25 +111,40 @@ def test_the_time_predictor_knows_the_time():
 def test_the_path(fitted):
     source, _ = two_clouds(seed=1)
     path = fitted.integrate(source[:20], return_path=True)
-    assert path.shape == (11, 20, 2)
+    assert path.shape == (8, 20, 2)
     np.testing.assert_allclose(path[0], source[:20], rtol=0, atol=1e-12)
     np.testing.assert_allclose(path[-1], fitted.transform(source[:20]), rtol=0, atol=1e-12)
-    np.testing.assert_allclose(path[5], fitted.integrate(source[:20], t_end=0.5), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(path[2], fitted.integrate(source[:20], t_end=0.5), rtol=0, atol=1e-12)
     standing = fitted.integrate(source[:20], t_start=0.3, t_end=0.3)
     np.testing.assert_allclose(standing, source[:20], rtol=0, atol=1e-12)
-    from_middle = fitted.integrate(path[5], t_start=0.5)
+    from_middle = fitted.integrate(path[2], t_start=0.5)
     np.testing.assert_allclose(from_middle, path[-1], rtol=0, atol=1e-9)
-    one_step = path[0] + 0.1 * fitted.velocity(path[0], 0.0)
+    one_step = path[0] + 0.25 * fitted.velocity(path[0], 0.0)
     np.testing.assert_allclose(one_step, path[1], rtol=0, atol=1e-12)
     assert fitted.integrate(source[:20], n_steps=3, return_path=True).shape == (7, 20, 2)
+
+
+def test_steps_solver_and_device_follow_the_parameters():
+    est = NSGFPlusPlus(**FAST, random_state=0).fit(*two_clouds())
+    source, _ = two_clouds(seed=1)
+    est.set_params(n_sinkhorn_steps=4, n_straight_steps=6, solver="midpoint")
+    assert est.n_function_evaluations_ == 20
+    fine = est.integrate(source, return_path=True)
+    assert fine.shape == (11, 600, 2)
+    np.testing.assert_array_equal(est.integrate(source, t_end=0.5, n_steps=4), fine[4])
+    moved = est.straight_flow_.integrate(fine[4], n_steps=6, solver="midpoint")
+    np.testing.assert_allclose(moved, fine[-1], rtol=0, atol=1e-12)
+    est.set_params(device="nowhere")
+    with pytest.raises(ValueError, match="not a torch device"):
+        est.transform(source)
 
 
 def test_the_velocity_of_both_phases():
     est = NSGFPlusPlus(**FAST, random_state=0).fit(*two_clouds())
     source, _ = two_clouds(seed=1)
     path = est.integrate(source, return_path=True)
-    for k, t in [(2, 0.2), (5, 0.5), (8, 0.8)]:
-        one_step = path[k] + 0.1 * est.velocity(path[k], t)
+    for k, t, step in [(1, 0.25, 0.25), (2, 0.5, 0.1), (5, 0.8, 0.1)]:
+        one_step = path[k] + step * est.velocity(path[k], t)
         np.testing.assert_allclose(one_step, path[k + 1], rtol=0, atol=1e-9)
     times = np.linspace(0, 1, 600)
     together = est.velocity(source, times)

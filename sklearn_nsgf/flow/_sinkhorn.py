@@ -33,6 +33,8 @@ _DRIFT_INTERVAL = 3
 _COARSE_POINTS = 2048
 # Clouds so large beside the blur that the plan's entries would be off by more are solved in float64.
 _LARGEST_ROUNDING = 0.01
+# So is what has to be closer than sums of float32 numbers are.
+_SMALLEST_SINGLE_TOL = 1e-4
 # A weight of zero counts as exp(-40), 4e-18.
 _SMALLEST_LOG_WEIGHT = -40.0
 
@@ -325,9 +327,10 @@ class Solver:
             )
         # Relative error of the plan's entries by a norm: no iteration can make it smaller.
         rounding = torch.finfo(x.dtype).eps * 2 / blur**2
-        if rounding * largest <= _LARGEST_ROUNDING:
+        is_single = x.dtype == torch.float32 and x.device.type != "mps"
+        if rounding * largest <= _LARGEST_ROUNDING and not (is_single and self.tol < _SMALLEST_SINGLE_TOL):
             return _Problem(source, target, blur, self.memory)
-        if x.dtype == torch.float32 and x.device.type != "mps":
+        if is_single:
             return self._in_float64._problem(x.double(), a, blur)
         norms = torch.maximum(source.norms.amax(-1), target.norms.amax(-1))
         return _Problem(source, target, blur, self.memory, rounding * norms)

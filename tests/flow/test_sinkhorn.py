@@ -374,3 +374,25 @@ def test_weights_are_normalised():
     x, y = clouds()
     a = torch.full((20,), 1.0009 / 20, dtype=torch.float64)
     assert sinkhorn_potentials(x, y, blur=0.3, a=a, tol=1e-6).converged
+
+
+def test_clusters_of_duplicates_converge():
+    """Many equal points in the corners of a square: columns compete for whole clusters."""
+    for seed in range(10):
+        generator = torch.Generator().manual_seed(seed)
+        x, y = (torch.randint(2, (40, 2), generator=generator).float() for _ in range(2))
+        assert bool(sinkhorn_velocity(x, y, blur=0.05, tol=2e-3).converged)
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-5])
+def test_the_error_that_is_reported_is_the_true_one(tol):
+    """Of the columns: the rows of the plan are exact. Small tolerances are beyond sums in float32."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(256, 784, generator=generator), torch.randn(256, 784, generator=generator)
+    answer = sinkhorn_potentials(x, y, blur=5.0, tol=tol)
+    assert bool(answer.converged)
+    eps = 25.0
+    costs = torch.cdist(x.double(), y.double()).square() / 2
+    plan = ((answer.g.double() - costs) / eps).softmax(-1) / 256
+    rounding_of_g = 3e-6
+    assert (plan.sum(0) - 1 / 256).abs().sum() <= 1.1 * tol + rounding_of_g
