@@ -108,8 +108,8 @@ def fit_peer(name, source, target, seed, seconds):
     return transport
 
 
-def run(name, seed):
-    """Return one line of the table for a problem and a seed, and the paths of NSGF++."""
+def draw_clouds(name, seed):
+    """Training source (None for noise) and target, test source and target, and an independent target."""
     draw_source, draw_target = PROBLEMS[name]
     rng = np.random.default_rng(seed)
     target, test, independent = (draw_target(n, rng) for n in (N_TRAIN, N_TEST, N_TEST))
@@ -119,6 +119,31 @@ def run(name, seed):
         test_source = target.mean(0) + target.std(0) * normal.random(N_TEST)
     else:
         source, test_source = draw_source(N_TRAIN, rng), draw_source(N_TEST, rng)
+    return source, target, test_source, test, independent
+
+
+def distances_to(test, answers):
+    return joblib.Parallel(n_jobs=joblib.effective_n_jobs(-1))(
+        joblib.delayed(wasserstein_distance)(answer, test) for answer in answers
+    )
+
+
+def run_predicted(name, seed):
+    """The paper's transition: one line of the table, and the paths."""
+    source, target, test_source, test, independent = draw_clouds(name, seed)
+    flow, seconds = fit(
+        NSGFPlusPlus(transition="predicted", n_sinkhorn_steps=5, random_state=seed), source, target
+    )
+    answers = [independent]
+    for n_evaluations in (10, 20):
+        answers.append(flow.set_params(n_straight_steps=n_evaluations - 5).transform(test_source))
+    path = flow.set_params(n_straight_steps=5).integrate(test_source, return_path=True)
+    return [*distances_to(test, answers), seconds], path, test
+
+
+def run(name, seed):
+    """Return one line of the table for a problem and a seed, and the paths of NSGF++."""
+    source, target, test_source, test, independent = draw_clouds(name, seed)
     two_phases, seconds = fit(NSGFPlusPlus(random_state=seed), source, target)
     more = {"max_iter": 2 * two_phases.max_iter, "n_flows": 2 * two_phases.n_flows}
     sinkhorn, sinkhorn_seconds = fit(SinkhornFlowTransport(**more, random_state=seed), source, target)
@@ -130,9 +155,7 @@ def run(name, seed):
     for peer in ("I-CFM", "OT-CFM"):
         transport = fit_peer(peer, source, target, seed, seconds)
         answers += [transport(test_source, n_steps) for n_steps in (10, 100)]
-    distances = joblib.Parallel(n_jobs=joblib.effective_n_jobs(-1))(
-        joblib.delayed(wasserstein_distance)(answer, test) for answer in answers
-    )
+    distances = distances_to(test, answers)
     two_phases.set_params(n_straight_steps=5 - two_phases.n_sinkhorn_steps)
     path = two_phases.integrate(test_source, return_path=True)
     return [*distances, seconds, sinkhorn_seconds], path, test
@@ -167,20 +190,23 @@ def draw(figures):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
-    n_seeds = parser.parse_args().seeds
+    parser.add_argument("--predicted", action="store_true", help="the paper's transition, by itself")
+    arguments = parser.parse_args()
+    n_seeds = arguments.seeds
+    header = ["floor", "predicted 10", "predicted 20"] if arguments.predicted else HEADER
     print(f"W2 on {N_TEST} test points, mean ± standard deviation over {n_seeds} seeds; evaluations")
-    print(f"{'':26}" + "".join(f"{name:>14}" for name in HEADER) + "   seconds of NSGF++ and Sinkhorn")
+    print(f"{'':26}" + "".join(f"{name:>14}" for name in header) + "   seconds of our fits")
     ratios, figures = [], {}
     for name in PROBLEMS:
         rows = []
         for seed in range(n_seeds):
-            row, path, test = run(name, seed)
+            row, path, test = (run_predicted if arguments.predicted else run)(name, seed)
             rows.append(row)
             figures.setdefault(name, (path, test))
         mean, std = np.mean(rows, axis=0), np.std(rows, axis=0)
-        n = len(HEADER)
+        n = len(header)
         cells = "".join(f"{m:7.3f} ± {s:4.3f}" for m, s in zip(mean[:n], std[:n], strict=True))
-        print(f"{name:26}{cells}{mean[n]:7.1f} {mean[n + 1]:7.1f}", flush=True)
+        print(f"{name:26}{cells}" + "".join(f"{seconds:8.1f}" for seconds in mean[n:]), flush=True)
         ratios.append(mean[1:n] / mean[0])
     print(f"{'mean W2 / floor':40}" + "".join(f"{ratio:14.3f}" for ratio in np.mean(ratios, axis=0)))
     draw(figures)
