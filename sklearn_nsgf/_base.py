@@ -44,7 +44,7 @@ PERCEPTRON_RATE, RATE = 0.005, 0.001
 MAX_SEED = np.iinfo(np.int32).max
 # Rows that go through a network at a time: at most so many, and at most so many numbers.
 CHUNK_ROWS, CHUNK_SIZE = 16_384, 2**18
-VALIDATION_POINTS = 2048
+VALIDATION_POINTS, VALIDATION_IMAGES = 2048, 512
 # Fewer rows than this can be learnt by heart in the default number of iterations.
 AUTO_STOPPING_ROWS = 5000
 # Source rows kept for `sample`; more would only make files bigger.
@@ -119,8 +119,9 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         Returns
         -------
         self : object
-            The fitted estimator. Ctrl-C (KeyboardInterrupt) ends the training early with a warning and
-            leaves what was learnt; with `warm_start` the next `fit` goes on from there.
+            The fitted estimator. Ctrl-C (KeyboardInterrupt) in the training ends it early with a warning and
+            leaves what was learnt; with `warm_start` the next `fit` goes on from there. Before the first
+            step of a training there is nothing to leave, and KeyboardInterrupt is raised.
         """
         continues = self.warm_start and self.__sklearn_is_fitted__()
         data = check_flow_data(self, X, y, reset=not continues)
@@ -138,7 +139,7 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
             vars(self).pop("device_", None)
             per_feature = self.standardize and self._layout.picture_shape is None
             self._scaling = FlowScaling(data.source, data.target, per_feature=per_feature)
-            self._dtype = data.dtype
+            self._dtypes = data.dtypes
             self._source_rows = _thin(data.source, rng.randint(MAX_SEED))
         if data.source is not None and self._scaling.source_collapsed:
             warn_caller(
@@ -199,7 +200,8 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         Returns
         -------
         X_transported : ndarray of the shape of `X`
-            float32 if `X` is, uint8 if `X` holds images of that type, else float64.
+            float32 if `X` is, else float64. Images of type uint8 are answered in uint8 if the target's are,
+            else in float32.
         """
         return self.integrate(X)
 
@@ -217,6 +219,7 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         Returns
         -------
         X_original : ndarray of the shape of `X`
+            With the type that `transform` has, and the source in the place of the target.
         """
         return self.integrate(X, t_start=1.0, t_end=0.0)
 
@@ -287,14 +290,14 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         check_is_fitted(self)
         check_scalar(n_samples, "n_samples", Integral, min_val=1)
         rng = check_random_state(random_state)
-        dtype = float_dtype(self._dtype)
+        dtype = float_dtype(self._dtypes[1])
         if self._source_rows is None:
             noise = rng.standard_normal((n_samples, len(self._scaling.noise_std)))
             Z = (noise * self._scaling.noise_std).astype(dtype)
         else:
             rows = self._source_rows[rng.randint(len(self._source_rows), size=n_samples)]
             Z = self._scaling.encode(rows.astype(dtype, copy=False), 0.0)
-        return self._to_samples(*self._follow(Z, 0.0, 1.0, None, None, False), self._dtype)[-1]
+        return self._to_samples(*self._follow(Z, 0.0, 1.0, None, None, False), self._dtypes[1])[-1]
 
     def score(self, X, y=None):
         """Minus the energy distance between transported points and a target sample.
@@ -329,7 +332,11 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
     def _transport(self, X, t_start, t_end, n_steps=None, solver=None, return_path=False):
         """`integrate` of checked samples and times."""
         Z = self._scaling.encode(as_rows(self, X), self._clock(t_start))
-        path = self._to_samples(*self._follow(Z, t_start, t_end, n_steps, solver, return_path), X.dtype)
+        dtype = X.dtype
+        if return_path or t_end not in (0, 1) or self._dtypes[int(t_end)] != np.uint8:
+            # Grey values are rounded where there are images, and nowhere else.
+            dtype = float_dtype(dtype)
+        path = self._to_samples(*self._follow(Z, t_start, t_end, n_steps, solver, return_path), dtype)
         return path if return_path else path[-1]
 
     def _clock(self, t):
@@ -370,12 +377,14 @@ class NetworkFlowTransport(BaseFlowTransport):
     def _report(self, pool: TrajectoryPool) -> None:
         """Say what there is to say about the pool of a training that is over."""
 
-    def _held_pool(self, make_blocks: BlockMaker, n_blocks: int, seed: int) -> TrajectoryPool:
+    def _held_pool(
+        self, make_blocks: BlockMaker, n_blocks: int, seed: int, n_points: int | None
+    ) -> TrajectoryPool:
         return TrajectoryPool(
             make_blocks,
             n_blocks=n_blocks,
             seed=seed,
-            n_held=self.pool_size,
+            n_held=self.pool_size if n_points is None else n_blocks,
             n_draws=self.max_iter,
             # Half the memory, and finer than the pixels' grey values.
             dtype=torch.float32 if self._layout.image_shape is None else torch.float16,
@@ -390,9 +399,9 @@ class NetworkFlowTransport(BaseFlowTransport):
         )
         validation = None
         if held_out is not None:
-            validation = self._make_pool(held_out, device, validation_seed, VALIDATION_POINTS).sample(
-                VALIDATION_POINTS, make_generator(validation_seed, device)
-            )
+            n_points = VALIDATION_POINTS if self._layout.image_shape is None else VALIDATION_IMAGES
+            validation_pool = self._make_pool(held_out, device, validation_seed, n_points)
+            validation = validation_pool.sample(n_points, make_generator(validation_seed, device))
         # Whatever the caller has switched off: training needs gradients.
         with torch.inference_mode(mode=False), torch.enable_grad(), isolated_rng(network_seed):
             network = make_network(
@@ -414,7 +423,8 @@ class NetworkFlowTransport(BaseFlowTransport):
             )
         self._report(pool)
         if self.verbose:
-            logger.info("trained %d iterations, loss %.3g", result.n_iter, result.loss_curve[-1])
+            name = type(self).__name__
+            logger.info("%s trained %d iterations, loss %.3g", name, result.n_iter, result.loss_curve[-1])
         self._keep(result, continues)
         return result.interrupted
 
@@ -434,6 +444,7 @@ class NetworkFlowTransport(BaseFlowTransport):
     @property
     def n_function_evaluations_(self) -> int:
         """Evaluations of the velocity network that one `transform` costs."""
+        check_is_fitted(self)
         return self.n_steps * N_EVALUATIONS[self.solver]
 
     def _follow(self, Z, t_start, t_end, n_steps, solver, return_path):
@@ -441,7 +452,7 @@ class NetworkFlowTransport(BaseFlowTransport):
         check_scalar(n_steps, "n_steps", Integral, min_val=1)
         solver = self.solver if solver is None else solver
 
-        def flow_chunk(network: nn.Module, Z: torch.Tensor, t_start: torch.Tensor) -> torch.Tensor:
+        def flow_chunk(network: nn.Module, Z: torch.Tensor, t_start, t_end) -> torch.Tensor:
             answer = odeint(
                 network,
                 Z,
@@ -453,16 +464,16 @@ class NetworkFlowTransport(BaseFlowTransport):
             )
             return answer if return_path else answer.unsqueeze(0)
 
-        starts = np.broadcast_to(np.asarray(t_start, dtype=Z.dtype), len(Z))
+        starts, ends = (np.broadcast_to(np.asarray(t, dtype=Z.dtype), len(Z)) for t in (t_start, t_end))
         times = np.linspace(t_start, t_end, n_steps + 1) if return_path else np.array([t_end])
         network = self._on_rows(self.network_)
-        return in_chunks(flow_chunk, network, self.device, Z, starts, axis=1), times
+        return in_chunks(flow_chunk, network, self.device, Z, starts, ends, axis=1), times
 
     def _velocity(self, X, t):
         Z = self._scaling.encode(X, t)
         network = self._on_rows(self.network_)
         V = in_chunks(lambda network, Z, t: network(t, Z), network, self.device, Z, t.astype(X.dtype))
-        return V * self._scaling.scale + self._scaling.drift
+        return V * self._scaling.spread + self._scaling.drift
 
 
 @torch.no_grad()

@@ -17,30 +17,30 @@ from sklearn_nsgf.flow._coupling import COUPLINGS
 class FlowMatchingTransport(NetworkFlowTransport):
     """Transport between two samples by flow matching.
 
-        Points of source and target minibatches are paired, and a network learns the velocity of the
-        straight lines between the pairs as a function of place and time. The learnt flow transports any
-        point, also new ones; source and target need no pairing and may differ in size.
+    Points of source and target minibatches are paired, and a network learns the velocity of the
+    straight lines between the pairs as a function of place and time. The learnt flow transports any
+    point, also new ones; source and target need no pairing and may differ in size.
 
-        Parameters
-        ----------
-        coupling : {"exact", "independent", "sinkhorn"}, default="exact"
-            How the points of two minibatches are paired. "independent" is at random [1]_, also known as
-            I-CFM and as rectified flow before its first rectification. "exact" is by optimal transport
-            for the squared distance, OT-CFM [2]_; time grows as the cube of `coupling_batch_size`.
-            "sinkhorn" draws from the entropic plan, which serves larger minibatches.
-        coupling_batch_size : int, default=512
-            Points in each of the two minibatches; at most the rows there are.
-        n_couplings : int, default=512
-            Number of paired minibatches in the whole of the training.
-        pool_size : int or None, default=None
-            Paired minibatches held at a time; later ones are made while the network is trained, and take
-            the place of the first. None holds as many as 1 GiB can.
-        blur : "auto", float, default="auto"
-            For the coupling "sinkhorn": the square root of the entropic temperature, as a fraction of the
-            target's root mean squared pairwise distance.
-        n_steps : int, default=10
-            Number of steps of `transform`.
-        solver : {"euler", "midpoint", "heun", "rk4"}, default="euler"
+    Parameters
+    ----------
+    coupling : {"exact", "independent", "sinkhorn"}, default="exact"
+        How the points of two minibatches are paired. "independent" is at random [1]_, also known as
+        I-CFM and as rectified flow before its first rectification. "exact" is by optimal transport
+        for the squared distance, OT-CFM [2]_; time grows as the cube of `coupling_batch_size`.
+        "sinkhorn" draws from the entropic plan, which serves larger minibatches.
+    coupling_batch_size : int, default=512
+        Points in each of the two minibatches; at most the rows there are.
+    n_couplings : int, default=512
+        Number of paired minibatches in the whole of the training.
+    pool_size : int or None, default=None
+        Paired minibatches held at a time; later ones are made while the network is trained, and take
+        the place of the first. None holds as many as 1 GiB can.
+    blur : "auto", float, default="auto"
+        For the coupling "sinkhorn": the square root of the entropic temperature, as a fraction of the
+        target's root mean squared pairwise distance.
+    n_steps : int, default=10
+        Number of steps of `transform`.
+    solver : {"euler", "midpoint", "heun", "rk4"}, default="euler"
         Integrator of the learnt flow.
     network : Module, callable or None, default=None
         Velocity network: a `torch.nn.Module` (copied, its weights are the start), or a callable that
@@ -88,11 +88,11 @@ class FlowMatchingTransport(NetworkFlowTransport):
     verbose : int, default=0
         Whether to log a line for each phase to the logger "sklearn_nsgf".
 
-        Attributes
-        ----------
-        network_ : Module
-            The trained velocity network, in standardised units, on the CPU.
-        loss_curve_ : list of float
+    Attributes
+    ----------
+    network_ : Module
+        The trained velocity network, in standardised units, on the CPU.
+    loss_curve_ : list of float
         Training loss at about 50 evaluations, each the mean since the last one.
     validation_curve_ : list of float
         Validation loss at the same evaluations, without those in the first 15 % of `max_iter`; empty without
@@ -108,28 +108,28 @@ class FlowMatchingTransport(NetworkFlowTransport):
     feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, if `X` had any.
 
-        See Also
-        --------
-        NSGFPlusPlus : A straight flow after a short Sinkhorn flow.
-        sklearn_nsgf.flow.couple : The couplings.
+    See Also
+    --------
+    NSGFPlusPlus : A straight flow after a short Sinkhorn flow.
+    sklearn_nsgf.flow.couple : The couplings.
 
-        References
-        ----------
-        .. [1] Lipman, Chen, Ben-Hamu, Nickel, Le. Flow Matching for Generative Modeling. ICLR 2023.
-        .. [2] Tong et al. Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal
-           Transport. TMLR, 2024.
+    References
+    ----------
+    .. [1] Lipman, Chen, Ben-Hamu, Nickel, Le. Flow Matching for Generative Modeling. ICLR 2023.
+    .. [2] Tong et al. Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal
+       Transport. TMLR, 2024.
 
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sklearn_nsgf import FlowMatchingTransport
-        >>> rng = np.random.default_rng(0)
-        >>> X_src = rng.normal(size=(500, 2))
-        >>> X_tgt = rng.normal([5, -3], [0.5, 2], size=(400, 2))
-        >>> est = FlowMatchingTransport(n_couplings=8, max_iter=300, random_state=0).fit(X_src, X_tgt)
-        >>> moved = est.transform(rng.normal(size=(1000, 2)))
-        >>> bool(np.all(np.abs(moved.mean(axis=0) - [5, -3]) < 0.3))
-        True
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_nsgf import FlowMatchingTransport
+    >>> rng = np.random.default_rng(0)
+    >>> X_src = rng.normal(size=(500, 2))
+    >>> X_tgt = rng.normal([5, -3], [0.5, 2], size=(400, 2))
+    >>> est = FlowMatchingTransport(n_couplings=8, max_iter=300, random_state=0).fit(X_src, X_tgt)
+    >>> moved = est.transform(rng.normal(size=(1000, 2)))
+    >>> bool(np.all(np.abs(moved.mean(axis=0) - [5, -3]) < 0.3))
+    True
     """
 
     _parameter_constraints: dict = {
@@ -209,4 +209,4 @@ class FlowMatchingTransport(NetworkFlowTransport):
             n_jobs=self.n_jobs,
             blur=resolve_blur(self.blur, self._scaling),
         )
-        return self._held_pool(couplings, n_couplings, seed)
+        return self._held_pool(couplings, n_couplings, seed, n_points)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+from functools import partial
 from numbers import Integral
 
 import numpy as np
@@ -23,7 +25,6 @@ from sklearn_nsgf._torch import isolated_rng, make_generator
 from sklearn_nsgf._training import time_loss, train_network
 from sklearn_nsgf._validation import as_rows, check_samples, float_dtype
 from sklearn_nsgf.flow import PushforwardSampler
-from sklearn_nsgf.flow._ode import N_EVALUATIONS
 from sklearn_nsgf.networks import TimePredictor
 
 logger = logging.getLogger("sklearn_nsgf")
@@ -33,7 +34,7 @@ N_ENDS = 1000
 # Automatic blur, in units of that of a Sinkhorn flow alone.
 AUTO_BLUR = 2.0
 # What both phases have of the estimator that is made of them.
-_SHARED_STATE = ("n_features_in_", "feature_names_in_", "_layout", "_scaling", "_dtype", "_source_rows")
+_SHARED_STATE = ("n_features_in_", "feature_names_in_", "_layout", "_scaling", "_dtypes", "_source_rows")
 
 
 class NSGFPlusPlus(BaseFlowTransport):
@@ -57,12 +58,12 @@ class NSGFPlusPlus(BaseFlowTransport):
         the number of features and is twice that of `SinkhornFlowTransport`: the second phase mends what
         the first one leaves undone, and a smoother first one is learnt better.
     scaling : float, default=0.5
-        Ratio of the annealing from the diameter of the data down to the blur, in (0, 1).
+        Ratio of the annealing from a quarter of the data's diameter down to the blur, in (0, 1).
     n_flow_steps : int, default=5
         Number of steps of the particle flows that are simulated.
     n_sinkhorn_steps : int, default=2
         Number of steps of the learnt Sinkhorn flow, 1 to 5. [1]_ has as many as `n_flow_steps`.
-    step_size : "harmonic", float or array-like of shape (n_steps,), default="harmonic"
+    step_size : "harmonic", float or array-like of shape (n_flow_steps,), default="harmonic"
         Steps eta_k of the particle flows, in (0, 1]. "harmonic" is 1 / (T - k): equal parts of the
         way, the whole of it at the last step. A float is the paper's constant step.
     n_flows : int, default=32
@@ -268,65 +269,76 @@ class NSGFPlusPlus(BaseFlowTransport):
         self.verbose = verbose
 
     def _learn(self, training: Clouds, held_out: Clouds | None, device: torch.device, rng) -> bool:
-        if not self.__sklearn_is_fitted__():
-            self.sinkhorn_flow_ = SinkhornFlowTransport()
-            self.straight_flow_ = self.time_predictor_ = None
-        if (self.time_predictor_ is None) != (self.transition == "direct"):
-            # A straight flow of the other kind is no start for this one.
-            self.straight_flow_ = self.time_predictor_ = None
-        self._configure(self.sinkhorn_flow_, n_steps=self.n_flow_steps)
-        interrupted = self._learn_phase(self.sinkhorn_flow_, training, held_out, device, rng)
-        self._phases()
-        try:
-            interrupted = interrupted or self._learn_straight(training, held_out, device, rng)
-        except KeyboardInterrupt:
-            interrupted = True
+        # What there is stays as it is until its successor is there.
+        sinkhorn, straight, predictor = SinkhornFlowTransport(), None, None
+        if self.__sklearn_is_fitted__():
+            sinkhorn = copy.copy(self.sinkhorn_flow_)
+            if (self.time_predictor_ is None) == (self.transition == "direct"):
+                straight, predictor = copy.copy(self.straight_flow_), copy.deepcopy(self.time_predictor_)
+        self._configure(sinkhorn, n_steps=self.n_flow_steps)
+        interrupted = sinkhorn._learn(training, held_out, device, rng)
+        # From now on as many as the second phase counts on.
+        sinkhorn.set_params(n_steps=self.n_sinkhorn_steps)
+        sinkhorn.device_ = str(device)
+        if not interrupted:
+            try:
+                interrupted, straight, predictor = self._learn_straight(
+                    sinkhorn, straight, predictor, training, held_out, device, rng
+                )
+            except KeyboardInterrupt:
+                interrupted = True
+        self.sinkhorn_flow_, self.straight_flow_, self.time_predictor_ = sinkhorn, straight, predictor
         self.n_iter_ = sum(phase.n_iter_ for phase in self._phases())
         return interrupted
 
-    def _learn_straight(self, training: Clouds, held_out: Clouds | None, device: torch.device, rng) -> bool:
-        straight = FlowMatchingTransport() if self.straight_flow_ is None else self.straight_flow_
+    def _learn_straight(self, sinkhorn, straight, predictor, training, held_out, device, rng):
+        """Whether Ctrl-C ended it, the straight flow and the time predictor."""
+        straight = FlowMatchingTransport() if straight is None else straight
         self._configure(straight, n_steps=self.n_straight_steps)
-        interrupted = False
+        # Of a blur that falls, the last value.
+        straight.blur = float(np.ravel(straight.blur)[-1])
         if self.transition == "direct":
-            training = self._pushed(training)
-            held_out = None if held_out is None else self._pushed(held_out)
+            push = partial(_push, sinkhorn)
+            training, held_out = (
+                clouds and clouds._replace(source=PushforwardSampler(clouds.source, push))
+                for clouds in (training, held_out)
+            )
             straight._scaling = self._scaling.at_target()
             n_ends = int(min(training.source.n_rows, N_ENDS))
             ends = training.source.draw(n_ends, np.random.default_rng(rng.randint(MAX_SEED)))
-            straight._source_rows = straight._scaling.decode(ends, 0.0, float_dtype(self._dtype))
+            straight._source_rows = straight._scaling.decode(ends, 0.0, float_dtype(self._dtypes[1]))
         else:
             straight.set_params(coupling="independent")
-            interrupted = self._learn_times(straight, training, device, rng)
-        if not interrupted:
-            interrupted = self._learn_phase(straight, training, held_out, device, rng)
-            self.straight_flow_ = straight
-        return interrupted
+            predictor, interrupted = self._learn_times(predictor, straight, training, device, rng)
+            if interrupted:
+                return True, None, None
+        interrupted = straight._learn(training, held_out, device, rng)
+        straight.device_ = str(device)
+        return interrupted, straight, predictor
 
-    def _learn_times(self, straight: FlowMatchingTransport, training: Clouds, device, rng) -> bool:
-        """Algorithm 3, the phase-transition time predictor: on the same paths as the straight flow."""
+    def _learn_times(self, predictor, straight, training: Clouds, device, rng):
+        """Algorithm 3, the phase-transition time predictor: on paths like those of the straight flow."""
         pool_seed, network_seed = rng.randint(MAX_SEED, size=2).tolist()
         pool = straight._make_pool(training, device, pool_seed, None)
         generator = make_generator(pool_seed, device)
+        continues = predictor is not None
         with torch.inference_mode(mode=False), torch.enable_grad(), isolated_rng(network_seed):
-            network = self.time_predictor_
-            if network is None:
-                network = TimePredictor(
+            if not continues:
+                predictor = TimePredictor(
                     len(self._scaling.noise_std), self.hidden_layer_sizes, self._layout.image_shape
                 )
             result = train_network(
-                network.to(device),
+                predictor.to(device),
                 lambda n_samples: pool.sample(n_samples, generator),
                 max_iter=self.max_iter,
                 batch_size=self.batch_size,
                 learning_rate=self._rate(),
                 loss=time_loss,
-                constant_rate=self.time_predictor_ is not None,
+                constant_rate=continues,
             )
         if self.verbose:
             logger.info("trained the time predictor, loss %.3g", result.loss_curve[-1])
-        self.time_predictor_ = result.network.cpu()
-        return result.interrupted
+        return result.network.cpu(), result.interrupted
 
     def _configure(self, phase: NetworkFlowTransport, n_steps: int) -> None:
         """Give a phase the parameters and the state that it shares with the whole."""
@@ -338,11 +350,6 @@ class NSGFPlusPlus(BaseFlowTransport):
             if hasattr(self, name):
                 setattr(phase, name, getattr(self, name))
 
-    def _learn_phase(self, phase: NetworkFlowTransport, training, held_out, device, rng) -> bool:
-        interrupted = phase._learn(training, held_out, device, rng)
-        phase.device_ = str(device)
-        return interrupted
-
     def _phases(self) -> list[NetworkFlowTransport]:
         """The phases that there are, as the parameters now say that they should run."""
         phases = [self.sinkhorn_flow_, self.straight_flow_]
@@ -351,17 +358,11 @@ class NSGFPlusPlus(BaseFlowTransport):
                 phase.set_params(n_steps=n_steps, solver=self.solver, device=self.device)
         return [phase for phase in phases if phase is not None]
 
-    def _pushed(self, clouds: Clouds) -> Clouds:
-        def push(Z: np.ndarray) -> np.ndarray:
-            ends, _ = self.sinkhorn_flow_._follow(Z, 0.0, 1.0, None, None, False)
-            return ends[-1]
-
-        return clouds._replace(source=PushforwardSampler(clouds.source, push))
-
     @property
     def n_function_evaluations_(self) -> int:
         """Evaluations of the two velocity networks that one `transform` costs."""
-        return (self.n_sinkhorn_steps + self.n_straight_steps) * N_EVALUATIONS[self.solver]
+        check_is_fitted(self)
+        return sum(phase.n_function_evaluations_ for phase in self._phases())
 
     def transition_time(self, X):
         """Time on the straight path at which each point goes over to the straight flow.
@@ -395,11 +396,13 @@ class NSGFPlusPlus(BaseFlowTransport):
         for k in [0, 1] if t_start <= t_end else [1, 0]:
             if starts[k] == ends[k] or k == len(phases):
                 continue
-            start = starts[k]
+            start, end = starts[k], ends[k]
             if k == 1 and self.time_predictor_ is not None:
                 self._check_direct(t_start <= 0.5 <= t_end)
+                # What is left of the way is walked in the second half of the time.
                 start = self._transition_times(nodes[-1][-1])
-            leg, _ = phases[k]._follow(nodes[-1][-1], start, ends[k], n_steps, solver, return_path)
+                end = start + (1 - start) * end
+            leg, _ = phases[k]._follow(nodes[-1][-1], start, end, n_steps, solver, return_path)
             nodes.append(leg[1:] if return_path else leg)
             leg_times = np.linspace(starts[k], ends[k], len(leg))[1:] if return_path else ends[k : k + 1]
             times.append((k + leg_times) / 2)
@@ -427,3 +430,8 @@ class NSGFPlusPlus(BaseFlowTransport):
 
     def _clock(self, t):
         return np.minimum(2 * np.asarray(t), 1.0)
+
+
+def _push(flow: SinkhornFlowTransport, Z: np.ndarray) -> np.ndarray:
+    ends, _ = flow._follow(Z, 0.0, 1.0, None, None, False)
+    return ends[-1]

@@ -251,7 +251,7 @@ class SinkhornFlowTransport(NetworkFlowTransport):
             tol=self.sinkhorn_tol,
             max_iter=self.sinkhorn_max_iter,
         )
-        return self._held_pool(flows, n_flows, seed)
+        return self._held_pool(flows, n_flows, seed, n_points)
 
     def _report(self, pool: TrajectoryPool) -> None:
         flows = pool.make_blocks

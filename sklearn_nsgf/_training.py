@@ -132,16 +132,16 @@ def train_network(
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=fused)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_up_then_cosine(max_iter, constant_rate))
     average = AveragedModel(network, multi_avg_fn=_moving_average(max_iter))
-    stopping = None if validation is None else _EarlyStopping(loss, validation, n_iter_no_change)
+    stopping = None if validation is None else _EarlyStopping(loss, validation, batch_size, n_iter_no_change)
     # The compiled function stands for the module that it calls.
     trained = cast(nn.Module, torch.compile(network)) if compile else network
     interval = math.ceil(max_iter / N_EVALUATIONS)
     loss_curve: list[float] = []
     losses: list[Tensor] = []
-    interrupted = False
+    n_done, interrupted = 0, False
     network.train()
-    for n_iter in range(1, max_iter + 1):
-        try:
+    try:
+        for n_iter in range(1, max_iter + 1):
             batch_loss = loss(trained, draw(batch_size))
             optimizer.zero_grad()
             batch_loss.backward()
@@ -149,26 +149,25 @@ def train_network(
             optimizer.step()
             scheduler.step()
             average.update_parameters(network)
-        except KeyboardInterrupt:
-            n_iter -= 1
-            if n_iter == 0:
-                raise
-            interrupted = True
-        else:
             losses.append(batch_loss.detach())
-        if losses and (n_iter % interval == 0 or n_iter == max_iter or interrupted):
-            loss_curve.append(_finite_mean(losses, n_iter))
-            losses = []
-            logger.debug("iteration %d of %d: loss %.3g", n_iter, max_iter, loss_curve[-1])
-            settled = n_iter >= (WARM_UP + AVERAGING) * max_iter
-            if stopping is not None and settled and stopping.update(average):
-                break
-        if interrupted:
-            break
+            n_done = n_iter
+            if n_iter % interval == 0 or n_iter == max_iter:
+                loss_curve.append(_finite_mean(losses, n_iter))
+                losses.clear()
+                logger.debug("iteration %d of %d: loss %.3g", n_iter, max_iter, loss_curve[-1])
+                settled = n_iter >= (WARM_UP + AVERAGING) * max_iter
+                if stopping is not None and settled and stopping.update(average):
+                    break
+    except KeyboardInterrupt:
+        if n_done == 0:
+            raise
+        interrupted = True
+        if losses:
+            loss_curve.append(_finite_mean(losses, n_done))
     if stopping is not None and stopping.curve:
         average.load_state_dict(stopping.best_state)
     return TrainingResult(
-        average.module.eval(), loss_curve, stopping.curve if stopping else [], n_iter, interrupted
+        average.module.eval(), loss_curve, stopping.curve if stopping else [], n_done, interrupted
     )
 
 
@@ -185,15 +184,18 @@ def _finite_mean(losses: list[Tensor], n_iter: int) -> float:
 class _EarlyStopping:
     """Keeps the best parameters and counts the evaluations without an improvement."""
 
-    def __init__(self, loss: Loss, validation: PathSample, n_iter_no_change: int) -> None:
-        self.loss, self.validation, self.n_iter_no_change = loss, validation, n_iter_no_change
+    def __init__(self, loss: Loss, validation: PathSample, batch_size: int, n_iter_no_change: int) -> None:
+        self.loss, self.n_iter_no_change = loss, n_iter_no_change
+        parts = zip(*(field.split(batch_size) for field in validation), strict=True)
+        self.batches, self.n_points = [PathSample(*part) for part in parts], len(validation.t)
         self.curve: list[float] = []
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> bool:
         """Evaluate the network; return whether to stop."""
         network.eval()
-        self.curve.append(self.loss(network, self.validation).item())
+        sums = [self.loss(network, batch) * len(batch.t) for batch in self.batches]
+        self.curve.append(torch.stack(sums).sum().item() / self.n_points)
         network.train()
         best = int(np.argmin(self.curve))
         if best == len(self.curve) - 1:

@@ -6,9 +6,11 @@ import copy
 import math
 import sys
 import warnings
+from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
+import joblib
 import numpy as np
 import sklearn
 from sklearn.base import BaseEstimator
@@ -78,7 +80,9 @@ def find_layout(sample_shape, image_shape, channel_axis) -> Layout:
         If the shapes contradict each other, or the axis of the channels cannot be told.
     """
     if image_shape is not None:
-        picture = tuple(int(size) for size in image_shape)
+        picture = tuple(image_shape)
+        if not all(isinstance(size, Integral) and size > 0 for size in picture):
+            raise ValueError(f"image_shape={image_shape!r} must be two or three positive integers.")
         flat = (math.prod(picture),)
         if tuple(sample_shape) not in (flat, picture) or len(picture) not in (2, 3):
             raise ValueError(
@@ -131,13 +135,13 @@ class FlowData(NamedTuple):
     source : ndarray of shape (n_source, n_features) or None
         None stands for the normal distribution.
     target : ndarray of shape (n_target, n_features)
-    dtype : dtype
-        Of generated samples: that of the target.
+    dtypes : (dtype, dtype)
+        Of source and target as they came.
     """
 
     source: np.ndarray | None
     target: np.ndarray
-    dtype: np.dtype
+    dtypes: tuple[np.dtype, np.dtype]
 
 
 def check_flow_data(estimator: BaseEstimator, X, y, *, reset: bool) -> FlowData:
@@ -163,9 +167,9 @@ def check_flow_data(estimator: BaseEstimator, X, y, *, reset: bool) -> FlowData:
                 f"y has one dimension and {n_labels} entries for {len(X)} rows of X. If it is a target "
                 "sample of one feature, pass y.reshape(-1, 1); labels need one entry a row."
             )
-        return FlowData(None, as_rows(estimator, X), X.dtype)
+        return FlowData(None, as_rows(estimator, X), (float_dtype(X.dtype), X.dtype))
     y = check_target(estimator, y, ensure_min_samples=2)
-    return FlowData(as_rows(estimator, X), as_rows(estimator, y), y.dtype)
+    return FlowData(as_rows(estimator, X), as_rows(estimator, y), (X.dtype, y.dtype))
 
 
 def check_samples(estimator: BaseEstimator, X, *, reset: bool = False, **options) -> np.ndarray:
@@ -174,6 +178,7 @@ def check_samples(estimator: BaseEstimator, X, *, reset: bool = False, **options
     if reset:
         X = validate_data(estimator, X, **options)
         estimator._layout = find_layout(X.shape[1:], estimator.image_shape, estimator.channel_axis)
+        estimator.n_features_in_ = math.prod(X.shape[1:])
     elif len(estimator._layout.sample_shape) == 1:
         X = validate_data(estimator, X, reset=False, **options)
     else:
@@ -279,6 +284,8 @@ class FlowScaling:
         if not per_feature:
             variance[:] = variance.mean()
         self.scale = np.sqrt(variance) * largest
+        # Features that are constant in both clouds come back as they were.
+        self.spread = np.where((source_std > 0) | (target_std > 0), self.scale, 0)
         self.noise_std = self._divide(source_std)
         self.target_rms_distance = float(np.sqrt(2 * np.square(self._divide(target_std)).sum()))
 
@@ -299,7 +306,7 @@ class FlowScaling:
     def decode(self, Z: np.ndarray, t: np.ndarray | float, dtype: np.dtype) -> np.ndarray:
         """Points at time t, in the units of the data."""
         with np.errstate(over="ignore", invalid="ignore"):
-            return (Z * self.scale + self.centre(t)).astype(dtype, copy=False)
+            return (Z * self.spread + self.centre(t)).astype(dtype, copy=False)
 
     def at_target(self) -> FlowScaling:
         """The units of a flow that starts where this one ends."""
@@ -335,8 +342,8 @@ def _mean_and_std(cloud: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def warn_caller(message: str, category: type[Warning]) -> None:
-    """Warn, and point at the first caller outside of this package and of scikit-learn."""
-    inside = tuple(str(Path(file).parent) for file in (__file__, sklearn.__file__))
+    """Warn, and point at the first caller outside of this package, scikit-learn and joblib."""
+    inside = tuple(str(Path(file).parent) for file in (__file__, sklearn.__file__, joblib.__file__))
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
         level, frame = level + 1, frame.f_back

@@ -141,12 +141,17 @@ def frechet_distance(X, Y):
     """
     X, Y = _check_pair(X, Y, ensure_min_samples=2)
     shift = X.mean(axis=0) - Y.mean(axis=0)
-    covariance_x, covariance_y = (np.atleast_2d(np.cov(Z, rowvar=False)) for Z in (X, Y))
-    values, vectors = np.linalg.eigh(covariance_x)
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    between = np.sqrt(np.linalg.eigvalsh(root @ covariance_y @ root).clip(0)).sum()
-    distance = shift @ shift + np.trace(covariance_x) + np.trace(covariance_y) - 2 * between
+    root_x, root_y = map(_covariance_root, (X, Y))
+    # The singular values are the roots of the eigenvalues of the product of both covariances.
+    between = np.linalg.svd(root_x @ root_y.T, compute_uv=False).sum()
+    distance = shift @ shift + np.square(root_x).sum() + np.square(root_y).sum() - 2 * between
     return float(max(distance, 0.0))
+
+
+def _covariance_root(X: np.ndarray) -> np.ndarray:
+    """A matrix R with ``R^T R`` the covariance of the rows."""
+    root = (X - X.mean(axis=0)) / np.sqrt(len(X) - 1)
+    return np.linalg.qr(root, mode="r") if len(X) > X.shape[1] else root
 
 
 def _check_pair(X, Y, **options) -> tuple[np.ndarray, np.ndarray]:

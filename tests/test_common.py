@@ -73,6 +73,14 @@ def parameters_in_docs(est):
 
 
 @pytest.mark.parametrize("est", SMALL)
+def test_docstrings_are_aligned(est):
+    lines = inspect.getdoc(est).splitlines()
+    assert {"Parameters", "Attributes", "See Also", "References", "Examples"} <= set(lines)
+    named = [line for line in lines if re.match(r"\s*\w+ : ", line)]
+    assert not [line for line in named if line.startswith(" ")]
+
+
+@pytest.mark.parametrize("est", SMALL)
 def test_the_parameters_are_those_in_the_docs(est):
     assert list(parameters_in_docs(est)) == list(inspect.signature(est).parameters)
 

@@ -39,12 +39,14 @@ def test_the_layout_and_the_dtype_come_back(estimator, shape, dtype):
     for answer in (est.transform(source[:3]), est.sample(3, random_state=0)):
         assert answer.shape == (3, *shape)
         assert answer.dtype == dtype
+    floats = np.float64 if dtype == np.float64 else np.float32
     path = est.integrate(source[:3], return_path=True)
     assert path.shape[1:] == (3, *shape)
-    np.testing.assert_allclose(path[0].astype(float), source[:3], rtol=0, atol=1e-5)
+    assert path.dtype == est.integrate(source[:3], t_end=0.4).dtype == floats
+    np.testing.assert_allclose(path[0], source[:3], rtol=0, atol=2e-5 if dtype != np.float64 else 1e-12)
     velocity = est.velocity(source[:3], 0.2)
     assert velocity.shape == (3, *shape)
-    assert velocity.dtype == (np.float64 if dtype == np.float64 else np.float32)
+    assert velocity.dtype == floats
     assert np.isfinite(est.score(source, target))
 
 
@@ -80,6 +82,36 @@ def test_generated_images_stay_in_range():
     rounded = np.clip(np.rint(as_floats.sample(50, random_state=0)), 0, 255)
     np.testing.assert_array_equal(sample, rounded)
     assert as_floats.sample(50, random_state=0).min() < 0
+
+
+def test_grey_values_are_for_images_only():
+    """Noise, and a target of numbers, would be cut off by uint8."""
+    grey, numbers = images(30, 6, 6), np.random.default_rng(0).normal(size=(30, 6, 6))
+    from_noise = FlowMatchingTransport(**SMALL_COUPLING, network=tiny_unet).fit(grey)
+    assert from_noise.transform(grey).dtype == np.uint8
+    latent = from_noise.inverse_transform(grey)
+    assert latent.dtype == np.float32
+    assert not np.array_equal(latent, np.rint(latent))
+    to_numbers = FlowMatchingTransport(**SMALL_COUPLING, network=tiny_unet).fit(grey, numbers)
+    assert to_numbers.transform(grey).dtype == np.float32
+    assert to_numbers.inverse_transform(grey).dtype == np.uint8
+    assert to_numbers.inverse_transform(numbers).dtype == np.float64
+    as_floats = to_numbers.score(grey.astype(np.float32), numbers)
+    assert to_numbers.score(grey, numbers) == pytest.approx(as_floats)
+
+
+def test_pixels_that_never_change_stay():
+    X = images(40, 6, 6)
+    X[:, 0], X[:, 1] = 0, 255
+    for est in ESTIMATORS[1:3]:
+        sample = est.fit(X).sample(20, random_state=0)
+        assert (sample[:, 0] == 0).all()
+        assert (sample[:, 1] == 255).all()
+
+
+def test_the_features_of_an_image_are_its_numbers():
+    est = SinkhornFlowTransport(**SMALL_FLOW, network=tiny_unet).fit(images(20, 6, 5, 3))
+    assert est.n_features_in_ == 90
 
 
 def test_grey_values_of_rows_are_numbers():
@@ -136,6 +168,9 @@ def test_layouts(sample_shape, image_shape, channel_axis, expected):
         ((8, 8), (8, 9), None, "does not fit"),
         ((16,), (2, 2, 2, 2), None, "does not fit"),
         ((2, 8, 8, 3), None, None, "5 dimensions"),
+        ((64,), (8.9, 8.2), None, "positive integers"),
+        ((64,), (-8, -8), None, "positive integers"),
+        ((64,), ("8", "8"), None, "positive integers"),
     ],
 )
 def test_ambiguous_layouts_say_what_to_pass(sample_shape, image_shape, channel_axis, message):

@@ -97,8 +97,11 @@ def test_frechet_distance_of_degenerate_samples():
     """Constant features, and fewer rows than features."""
     X = np.column_stack([np.arange(5.0), np.full(5, 7.0)])
     assert frechet_distance(X, X + np.array([0, 2])) == pytest.approx(4)
-    few = np.random.default_rng(0).normal(size=(3, 20))
-    assert frechet_distance(few, few + 1) == pytest.approx(20)
+    few = np.random.default_rng(0).normal(size=(20, 500))
+    assert frechet_distance(few, few + 1) == pytest.approx(500)
+    assert frechet_distance(few, few + 1e-4) == pytest.approx(5e-6, rel=1e-3)
+    other = np.random.default_rng(1).normal(size=(30, 500))
+    assert frechet_distance(few, other) == pytest.approx(frechet_distance(other, few), rel=1e-12)
     with pytest.raises(ValueError, match="minimum of 2"):
         frechet_distance(X[:1], X)
     with pytest.raises(ValueError, match="X has 2 features and Y has 3"):

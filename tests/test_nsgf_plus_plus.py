@@ -1,7 +1,9 @@
 """What a user sees of NSGFPlusPlus beyond the common surface."""
 
+import copy
 import pickle
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -199,13 +201,47 @@ def test_same_seed_same_bytes(transition):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_the_second_half_of_the_predicted_way():
+    """In equal parts of what is left, as the path has it."""
+    est = NSGFPlusPlus(**FAST, random_state=0, transition="predicted").fit(*two_clouds())
+    source, _ = two_clouds(seed=1)
+    path = est.integrate(source, return_path=True)
+    for k in range(1, 6):
+        there = est.integrate(path[2], t_start=0.5, t_end=0.5 + k / 10, n_steps=k)
+        np.testing.assert_allclose(there, path[2 + k], rtol=0, atol=1e-9)
+
+
+def test_a_falling_blur_and_sinkhorn_couplings():
+    est = NSGFPlusPlus(**SMALL, blur=(0.5, 0.1), coupling="sinkhorn", random_state=0).fit(*two_clouds())
+    assert est.straight_flow_.blur == 0.1
+
+
+def test_a_warm_fit_that_fails_changes_nothing():
+    source, target = two_clouds()
+    est = NSGFPlusPlus(**SMALL, random_state=0, warm_start=True).fit(source, target)
+    expected = est.transform(source)
+    for options in ({"step_size": (0.5,)}, {"learning_rate": 1e30, "max_iter": 100}):
+        changed = copy.deepcopy(est).set_params(transition="predicted", **options)
+        with pytest.raises((ValueError, FloatingPointError)):
+            changed.fit(source, target)
+        changed.set_params(transition="direct")
+        np.testing.assert_array_equal(changed.transform(source), expected)
+
+
+def test_processes_can_couple():
+    options = {**SMALL, "n_couplings": 2, "random_state": 0}
+    expected = NSGFPlusPlus(**options).fit(*two_clouds())
+    with joblib.parallel_config("multiprocessing", n_jobs=2):
+        again = NSGFPlusPlus(**options).fit(*two_clouds())
+    source, _ = two_clouds()
+    np.testing.assert_array_equal(again.transform(source), expected.transform(source))
+
+
 def test_warm_start_with_another_transition():
     source, target = two_clouds()
     est = NSGFPlusPlus(**SMALL, random_state=0, transition="predicted", warm_start=True).fit(source, target)
-    first = est.sinkhorn_flow_
     est.set_params(transition="direct").fit(source, target)
-    assert est.sinkhorn_flow_ is first
-    assert first.n_iter_ == 6
+    assert est.sinkhorn_flow_.n_iter_ == 6
     assert est.time_predictor_ is None
     assert est.straight_flow_.n_iter_ == 3
     assert np.isfinite(est.inverse_transform(target)).all()
@@ -251,6 +287,7 @@ def test_ctrl_c_leaves_what_was_learnt(last_call, n_iter, has_straight, monkeypa
         est.fit(source, target)
     assert warned[0].filename == __file__
     assert (est.straight_flow_ is not None) == has_straight
+    assert est.n_function_evaluations_ == (7 if has_straight else 2)
     assert np.isfinite(est.transform(source)).all()
     first = est.n_iter_
     assert abs(first - n_iter) <= 3

@@ -267,7 +267,7 @@ def test_verbose_logs_a_line_a_phase(caplog):
         small().fit(source, target)
         assert caplog.messages == []
         small(verbose=1, early_stopping=False).fit(source, target)
-    assert [message.split()[0] for message in caplog.messages] == ["simulated", "trained"]
+    assert [message.split()[0] for message in caplog.messages] == ["simulated", "SinkhornFlowTransport"]
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import torch
 
 from sklearn_nsgf._training import _warm_up_then_cosine, time_loss, train_network
 from sklearn_nsgf.flow import PathSample
-from sklearn_nsgf.networks import TimePredictor, make_network
+from sklearn_nsgf.networks import MLP, TimePredictor, make_network
 
 OPTIONS = {"max_iter": 300, "batch_size": 64, "learning_rate": 0.01}
 
@@ -90,6 +90,33 @@ def test_ctrl_c_keeps_what_was_learnt():
     n_calls = 199
     with pytest.raises(KeyboardInterrupt):
         train(draw)
+
+
+class InterruptedEvaluation(MLP):
+    """Trains, and does as Ctrl-C does when it is evaluated."""
+
+    def forward(self, t, x):
+        if not self.training:
+            raise KeyboardInterrupt
+        return super().forward(t, x)
+
+
+def test_ctrl_c_in_an_evaluation_keeps_what_was_learnt():
+    field = linear_field(torch.Generator().manual_seed(0))
+    network = InterruptedEvaluation(2, (32,))
+    result = train_network(network, field, **OPTIONS, validation=field(100))
+    assert result.interrupted
+    assert result.n_iter == 48
+    assert len(result.loss_curve) == 8
+
+
+def test_the_validation_loss_is_that_of_all_points_together():
+    field = linear_field(torch.Generator().manual_seed(0))
+    held_out = field(150)  # two batches of 64 and a smaller one
+    result = train(field, validation=held_out)
+    with torch.no_grad():
+        loss = (result.network(held_out.t, held_out.x_t) - held_out.v_t).square().mean().item()
+    assert loss == pytest.approx(min(result.validation_curve), rel=1e-5)
 
 
 def test_times_are_learnt_from_points():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import ot
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from sklearn_nsgf.flow._sinkhorn import sinkhorn_potentials
+from sklearn_nsgf.flow._sinkhorn import check_clouds, sinkhorn_potentials
 
 COUPLINGS = ("exact", "independent", "sinkhorn")
 
@@ -23,7 +25,7 @@ def couple(
     tol: float = 1e-2,
     max_iter: int = 1000,
 ) -> tuple[Tensor, Tensor]:
-    r"""Pair the points of two minibatches.
+    r"""Pair the points of two minibatches, on the CPU.
 
     Parameters
     ----------
@@ -39,7 +41,7 @@ def couple(
     blur : float, optional
         Square root of the temperature, in units of the data; for "sinkhorn".
     tol, max_iter
-        For "sinkhorn", as in `sinkhorn_potentials`.
+        For "sinkhorn", as in `sinkhorn_potentials`. A RuntimeWarning says if it was not reached.
 
     Returns
     -------
@@ -62,6 +64,8 @@ def couple(
     >>> couple(x, y, "exact", np.random.default_rng(0))
     (tensor([0, 1]), tensor([1, 0]))
     """
+    check_clouds(x, y)
+    x, y = x.cpu(), y.cpu()
     if len(x) < len(y):
         columns, rows = couple(y, x, coupling, rng, blur=blur, tol=tol, max_iter=max_iter)
         return rows, columns
@@ -76,8 +80,15 @@ def couple(
         a, b = np.full(len(x), float(len(y))), np.full(len(y), float(len(x)))
         return rows, _draw_columns(torch.from_numpy(ot.emd(a, b, costs)), rng)
     if coupling == "sinkhorn" and blur is not None:
-        g = sinkhorn_potentials(x, y, blur=blur, tol=tol, max_iter=max_iter).g
-        logits = (g - torch.cdist(x, y).square() / 2) / blur**2
+        potentials = sinkhorn_potentials(x, y, blur=blur, tol=tol, max_iter=max_iter)
+        if not potentials.converged:
+            warnings.warn(
+                f"A Sinkhorn coupling has a marginal error of {potentials.marginal_error:.2g}, above "
+                f"{tol}. Raise blur.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        logits = (potentials.g - torch.cdist(x, y).square() / 2) / blur**2
         return rows, _draw_columns(logits.softmax(-1), rng)
     raise ValueError(f"coupling={coupling!r}, blur={blur}: use one of {COUPLINGS}, 'sinkhorn' with a blur.")
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sklearn_nsgf._torch import one_thread
 from sklearn_nsgf.flow._coupling import couple
-from sklearn_nsgf.flow._particles import Trajectory, particle_flow
+from sklearn_nsgf.flow._particles import particle_flow
 from sklearn_nsgf.flow._path import PathSample, straight_path
 from sklearn_nsgf.flow._samplers import Sampler
 
@@ -25,6 +25,8 @@ _PLAN_SIZE_AT_ONCE = {"cuda": 2**26, "mps": 2**24}
 _RENEWED_SHARE = 8
 # Bytes that a pool takes if nothing else is said.
 _LARGEST_POOL = 2**30
+# Bytes of the blocks that are made in one go.
+_LARGEST_PART = 2**27
 
 Seeds = Sequence[np.random.SeedSequence]
 
@@ -58,7 +60,7 @@ class TrajectoryPool:
     n_held : int, default=None
         Number of blocks held at a time; by default as many as 1 GiB can hold.
     n_draws : int, default=0
-        Expected number of calls of `sample`.
+        Expected number of calls of `sample`; 0 keeps the first blocks.
     dtype : torch.dtype, default=torch.float32
         In which the paths are kept. float16 halves the memory and moves points by 0.05 % of
         their distance from the origin.
@@ -79,6 +81,8 @@ class TrajectoryPool:
         n_draws: int = 0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        if n_blocks < 1 or (n_held is not None and n_held < 1):
+            raise ValueError(f"n_blocks={n_blocks}, n_held={n_held}: expected at least one block.")
         self.make_blocks, self.n_draws = make_blocks, n_draws
         self.seeds = np.random.SeedSequence(seed).spawn(n_blocks)
         first = make_blocks(self.seeds[:1]).to(dtype)
@@ -100,17 +104,20 @@ class TrajectoryPool:
 
     def _make_until(self, n_blocks: int) -> None:
         """Make the next blocks in the place of the oldest."""
+        n_at_once = max(1, _LARGEST_PART // (4 * self.blocks[0].numel()))
         while self.n_made < n_blocks:
             place = self.n_made % self.n_held
-            n_new = min(n_blocks - self.n_made, self.n_held - place)
+            n_new = min(n_blocks - self.n_made, self.n_held - place, n_at_once)
             new = self.make_blocks(self.seeds[self.n_made : self.n_made + n_new])
             self.blocks[place : place + n_new] = new.to(self.blocks.dtype)
             self.n_made += n_new
 
     def _renew(self) -> None:
         """Make the blocks that are due by now, if there are enough of them."""
+        if self.n_draws == 0:
+            return
         n_later = len(self.seeds) - self.n_held
-        n_due = self.n_held + math.ceil(n_later * min(1.0, self.n_drawn / max(1, self.n_draws)))
+        n_due = self.n_held + math.ceil(n_later * min(1.0, self.n_drawn / self.n_draws))
         if n_due - self.n_made >= min(self.n_renewed, len(self.seeds) - self.n_made):
             self._make_until(n_due)
 
@@ -194,8 +201,8 @@ class SinkhornFlows:
             flows = _in_parallel(self._simulate, groups, self.n_jobs)
         else:
             flows = [self._simulate(group) for group in groups]
-        converged = torch.cat([flow.converged.flatten() for flow in flows])
-        errors = [flow.marginal_error.max().item() for flow in flows]
+        converged = torch.cat([converged.flatten() for _, converged, _ in flows])
+        errors = [error.max().item() for _, _, error in flows]
         self.n_converged += int(converged.sum().item())
         self.n_problems += len(converged)
         if not np.isfinite(errors).all():
@@ -204,17 +211,18 @@ class SinkhornFlows:
                 "extreme outliers in the data."
             )
         self.marginal_error = max(self.marginal_error, *errors)
-        return torch.cat([flow.x.movedim(0, -2) for flow in flows])
+        return torch.cat([paths for paths, _, _ in flows])
 
-    def _simulate(self, seeds: Seeds) -> Trajectory:
-        """One flow for each seed, side by side."""
+    def _simulate(self, seeds: Seeds) -> tuple[Tensor, Tensor, Tensor]:
+        """Paths of one flow for each seed, side by side, and how well they were solved."""
         draws = [
             (self.source.draw(self.n_particles, rng), self.target.draw(self.n_particles, rng))
             for rng in map(np.random.default_rng, seeds)
         ]
         x, y = (torch.from_numpy(np.stack(clouds)).to(self.device) for clouds in zip(*draws, strict=True))
         with one_thread():
-            return particle_flow(x, y, **self.flow_options)
+            flow = particle_flow(x, y, **self.flow_options)
+        return flow.x.movedim(0, -2), flow.converged, flow.marginal_error
 
 
 class Couplings:

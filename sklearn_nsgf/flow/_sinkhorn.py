@@ -316,7 +316,7 @@ class Solver:
         """The problem from `x`, in the precision that it needs."""
         if not 0 < blur < math.inf:
             raise ValueError(f"blur={blur}: expected a positive blur.")
-        _check_clouds(x, self.y)
+        check_clouds(x, self.y)
         # The problem does not see a common shift, the precision of S does.
         centred = torch.sub(x, self._centre, out=self.memory.room("source", x.shape, x))
         source, target = _Cloud(centred, a, "a"), self._target
@@ -514,7 +514,7 @@ def _log_weights(points: Tensor, weights: Tensor | None, name: str) -> Tensor:
     return weights.log().clamp(min=_SMALLEST_LOG_WEIGHT)
 
 
-def _check_clouds(x: Tensor, y: Tensor) -> None:
+def check_clouds(x: Tensor, y: Tensor) -> None:
     if x.shape[:-2] != y.shape[:-2] or x.shape[-1:] != y.shape[-1:] or min(x.ndim, y.ndim) < 2:
         raise ValueError(
             f"x and y have shapes {tuple(x.shape)} and {tuple(y.shape)}; expected (..., n, d) and "

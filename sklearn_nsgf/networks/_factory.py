@@ -104,7 +104,10 @@ def _probe(network: nn.Module, event_shape: EventShape) -> None:
             answer = network(t, x)
             copy.deepcopy(network).double()(t.double(), x.double())
     except Exception as error:
-        raise ValueError(f"{expected}; calling it raised {error!r}.") from error
+        raise ValueError(
+            f"{expected}, in float32 for training and in float64 for float64 data; calling it raised "
+            f"{error!r}."
+        ) from error
     shape = getattr(answer, "shape", None)
     if shape != x.shape:
         raise ValueError(f"{expected}; for n=2 it returned {shape or type(answer).__name__}.")

@@ -68,6 +68,17 @@ class UNet(nn.Module):
         n_classes: int = 0,
     ) -> None:
         super().__init__()
+        n_levels = len(channel_multipliers)
+        if (
+            len(image_shape) != 3
+            or not n_levels
+            or not all(level in range(n_levels) for level in attention_levels)
+        ):
+            raise ValueError(
+                f"image_shape={image_shape}, channel_multipliers={channel_multipliers}, "
+                f"attention_levels={attention_levels}: expected (C, H, W), a multiplier for each level, and "
+                "attention on levels that there are, counted from 0."
+            )
         widths = [n_channels * multiplier for multiplier in channel_multipliers]
         width_of_embedding = 4 * n_channels
         self.time_embedding = TimeEmbedding(n_frequencies=16)

@@ -79,6 +79,21 @@ def test_independent_pairs_are_independent():
     assert sorted(columns.tolist()) == list(range(2000))
 
 
+@pytest.mark.parametrize("coupling", ["exact", "sinkhorn", "independent"])
+@pytest.mark.parametrize(("n", "m", "d"), [(0, 3, 2), (3, 0, 2), (3, 3, 0)])
+def test_clouds_without_points(coupling, n, m, d):
+    with pytest.raises(ValueError, match="at least one point"):
+        couple(torch.zeros(n, d), torch.zeros(m, d), coupling, rng(), blur=0.1)
+    with pytest.raises(ValueError, match="the same d"):
+        couple(torch.zeros(3, 1), torch.zeros(3, 2), coupling, rng(), blur=0.1)
+
+
+def test_a_coupling_that_does_not_converge_is_warned_about():
+    x, y = clouds(50, 50)
+    with pytest.warns(RuntimeWarning, match="Raise blur"):
+        couple(x, y, "sinkhorn", rng(), blur=1e-3, tol=1e-3, max_iter=2)
+
+
 def test_an_unknown_coupling():
     x, y = clouds(3, 3)
     with pytest.raises(ValueError, match="use one of"):

@@ -90,6 +90,29 @@ def test_a_rolling_pool_is_the_same_for_any_number_of_jobs():
     assert torch.isfinite(last.v_t).all()
 
 
+def test_blocks_are_made_a_few_at_a_time(monkeypatch):
+    sizes = []
+
+    def make_blocks(seeds):
+        sizes.append(len(seeds))
+        return numbered(seeds)
+
+    monkeypatch.setattr(_pool, "_LARGEST_PART", 2 * 3 * 2 * 4)
+    pool = TrajectoryPool(make_blocks, n_blocks=7, seed=0)
+    assert max(sizes) == 2
+    assert sorted(set(pool.paths.flatten().tolist())) == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_a_pool_without_expected_draws_keeps_its_blocks():
+    pool = TrajectoryPool(numbered, n_blocks=9, n_held=3, seed=0)
+    for _ in range(5):
+        pool.sample(2, torch.Generator().manual_seed(0))
+    assert pool.n_made == 3
+    for options in ({"n_blocks": 0}, {"n_blocks": 3, "n_held": 0}):
+        with pytest.raises(ValueError, match="at least one block"):
+            TrajectoryPool(numbered, seed=0, **options)
+
+
 def test_a_pool_takes_no_more_memory_than_it_is_given(monkeypatch):
     monkeypatch.setattr(_pool, "_LARGEST_POOL", 3 * 3 * 2 * 4)
     assert len(TrajectoryPool(numbered, n_blocks=20, seed=0).blocks) == 3

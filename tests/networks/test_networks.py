@@ -88,6 +88,15 @@ def test_a_unet_sees_its_labels():
     assert not torch.allclose(first, second)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"attention_levels": (7,)}, {"channel_multipliers": ()}, {"image_shape": (28, 28)}],
+)
+def test_a_unet_of_impossible_levels(options):
+    with pytest.raises(ValueError, match="expected \\(C, H, W\\)"):
+        UNet(**{"image_shape": (1, 8, 8), "n_channels": 4, **options})
+
+
 def test_attention_needs_heads_that_divide_the_channels():
     with pytest.raises(ValueError, match="n_heads=3 must divide the 16 channels"):
         UNet((1, 8, 8), n_channels=8, n_heads=3)
