@@ -71,6 +71,10 @@ class NSGFPlusPlus(BaseFlowTransport):
     flow_batch_size : int, default=1024
         Source points and target points in each flow; at most the training rows of the smaller.
         Larger ones make the flow straighter and cost their square.
+    sinkhorn_tol : float, default=0.002
+        L1 error of the marginals at which a Sinkhorn problem counts as solved.
+    sinkhorn_max_iter : int, default=1000
+        Bound on the iterations of a Sinkhorn problem.
     n_straight_steps : int, default=8
         Number of steps of the straight flow, each of the same length for a point.
     coupling : {"exact", "independent", "sinkhorn"}, default="exact"
@@ -83,10 +87,6 @@ class NSGFPlusPlus(BaseFlowTransport):
     pool_size : int or None, default=None
         Flows, and later paired minibatches, held at a time; later ones are made while the networks are
         trained, and take the place of the first. None holds as many as 1 GiB can.
-    sinkhorn_tol : float, default=0.002
-        L1 error of the marginals at which a Sinkhorn problem counts as solved.
-    sinkhorn_max_iter : int, default=1000
-        Bound on the iterations of a Sinkhorn problem.
     solver : {"euler", "midpoint", "heun", "rk4"}, default="euler"
         Integrator of the learnt flows.
     network : Module, callable or None, default=None
