@@ -149,8 +149,8 @@ class BaseFlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
             )
         early_stopping = self.early_stopping
         if early_stopping == "auto":
-            n_rows = len(data.target) if data.source is None else min(len(data.source), len(data.target))
-            early_stopping = n_rows < AUTO_STOPPING_ROWS
+            has_rows = data.source is not None
+            early_stopping = has_rows and min(len(data.source), len(data.target)) < AUTO_STOPPING_ROWS
         fraction = self.validation_fraction if early_stopping else 0.0
         seed = rng.randint(MAX_SEED)
         sources, targets = (

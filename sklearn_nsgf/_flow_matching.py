@@ -57,8 +57,9 @@ class FlowMatchingTransport(NetworkFlowTransport):
         Number of optimiser steps.
     early_stopping : "auto" or bool, default="auto"
         Whether to hold out rows of both clouds, and stop when the loss on flows between them stops
-        improving. The best network is kept. "auto" does so if one of the clouds has fewer than
-        5 000 rows: those can be learnt by heart.
+        improving. The best network is kept. "auto" does so if there is a source sample and one
+        of the two has fewer than 5 000 rows: velocities of so few points can be learnt by heart. Noise is
+        drawn afresh.
     validation_fraction : float, default=0.1
         Share of the rows to hold out for early stopping.
     n_iter_no_change : int, default=10
