@@ -130,17 +130,23 @@ def torchcfm(train, seed, name, seconds):
     return sample, seconds, n_iter
 
 
+def tile(grid):
+    """One picture of rows and columns of images, with margins."""
+    grid = np.pad(grid, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    n_rows, n_columns, height, width = grid.shape
+    return grid.transpose(0, 2, 1, 3).reshape(n_rows * height, n_columns * width)
+
+
 def draw(est, samples):
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-    rows = samples[:96].reshape(8, 12, 8, 8).transpose(0, 2, 1, 3).reshape(64, 96)
-    axes[0].imshow(rows, cmap="gray_r", vmin=0, vmax=16)
+    axes[0].imshow(tile(samples[:96].reshape(8, 12, 8, 8)), cmap="gray_r", vmin=0, vmax=16)
     axes[0].set_title(f"96 samples, {est.n_function_evaluations_} evaluations")
     noise = est._scaling.decode(
         np.random.default_rng(0).standard_normal((8, 64)) * est._scaling.noise_std, 0.0, np.float64
     )
     path = est.integrate(noise, return_path=True)
-    rows = path.reshape(len(path), 8, 8, 8).transpose(1, 2, 0, 3).reshape(64, 8 * len(path))
-    axes[1].imshow(rows, cmap="gray_r", vmin=0, vmax=16)
+    ways = path.reshape(len(path), 8, 8, 8).swapaxes(0, 1)
+    axes[1].imshow(tile(ways), cmap="gray_r", vmin=0, vmax=16)
     axes[1].set_title(f"from noise, {est.n_sinkhorn_steps} Sinkhorn steps, then straight")
     for axis in axes:
         axis.set(xticks=[], yticks=[])

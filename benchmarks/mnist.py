@@ -133,7 +133,7 @@ def fit_for(seconds, name, network, images, batch_size, seed):
 
     if torch.cuda.is_available():
         timed(4)  # compiles and loads what a first call does
-    few, many = 8, 32
+    few, many = 32, 96
     base, longer = timed(few)[1], timed(many)[1]
     each = (longer - base) / (many - few)
     return timed(max(many, few + int((seconds - base) / each)))

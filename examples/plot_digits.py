@@ -28,26 +28,24 @@ def small_unet(event_shape):
 # Without a second sample the source is noise. The images come as they are: the layout is found, and what
 # is generated has it too.
 
-N_ITER = 500
+N_ITER = 300
 flow = NSGFPlusPlus(
     network=small_unet,
     learning_rate=0.003,
-    batch_size=128,
+    batch_size=64,
     max_iter=N_ITER,
     n_flows=16,
     n_couplings=64,
     n_straight_steps=3,
-    early_stopping=False,
     random_state=0,
 ).fit(train)
 straight = FlowMatchingTransport(
     network=small_unet,
     learning_rate=0.003,
-    batch_size=128,
+    batch_size=64,
     max_iter=2 * N_ITER,
     n_couplings=128,
     coupling="independent",
-    early_stopping=False,
     random_state=0,
 ).fit(train)
 
@@ -73,6 +71,7 @@ for n_steps in (5, 10, 20):
 
 
 def tile(pictures, n_rows):
+    pictures = np.pad(pictures, ((0, 0), (1, 1), (1, 1)))
     n, height, width = pictures.shape
     grid = pictures.reshape(n_rows, n // n_rows, height, width)
     return grid.transpose(0, 2, 1, 3).reshape(n_rows * height, -1)
