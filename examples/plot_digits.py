@@ -28,7 +28,7 @@ def small_unet(event_shape):
 # Without a second sample the source is noise. The images come as they are: the layout is found, and what
 # is generated has it too.
 
-N_ITER = 300
+N_ITER = 200
 flow = NSGFPlusPlus(
     network=small_unet,
     learning_rate=0.003,

@@ -44,7 +44,7 @@ def make_network(
     ------
     ValueError
         If a size is not positive, or if the network does not take times (n,) and points
-        (n, *event_shape) to velocities of the points' shape.
+        of shape ``(n, *event_shape)`` to velocities of the same shape.
 
     Examples
     --------
