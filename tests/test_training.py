@@ -139,6 +139,8 @@ def test_a_constant_rate_stays():
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 @pytest.mark.slow
+# torch.compile itself calls what torch has deprecated.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_compiled_training_is_the_same():
     plain, compiled = train(max_iter=20), train(max_iter=20, compile=True)
     for ours, theirs in zip(plain.network.parameters(), compiled.network.parameters(), strict=True):
