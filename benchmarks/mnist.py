@@ -113,7 +113,6 @@ def make(name, network, max_iter, batch_size, seed):
         "batch_size": batch_size,
         "n_couplings": n_couplings,
         "random_state": seed,
-        "verbose": 1,
     }
     if name == "NSGF++":
         return NSGFPlusPlus(**options)
@@ -146,7 +145,7 @@ def training_overhead(images, network, batch_size, n_repeats=3, n_iter=20):
     for _ in range(n_repeats):
         seconds = []
         for max_iter in (n_iter, 3 * n_iter):
-            est = make("I-CFM", network, max_iter, batch_size, 0).set_params(n_couplings=8, verbose=0)
+            est = make("I-CFM", network, max_iter, batch_size, 0).set_params(n_couplings=8)
             start = time.perf_counter()
             est.fit(images[:5000])
             seconds.append(time.perf_counter() - start)

@@ -32,7 +32,7 @@ BAD_ARRAYS = {
     "infinite": (with_entry(np.inf), ValueError, "infinity"),
     "empty": (np.empty((0, 2)), ValueError, "0 sample"),
     "no features": (np.empty((30, 0)), ValueError, "0 feature|0 features"),
-    "3-D": (GOOD[..., None], ValueError, "samples of shape|same features|axis of channels|features"),
+    "3-D": (GOOD[..., None], ValueError, "samples of shape"),
     "complex": (GOOD + 1j, ValueError, "[Cc]omplex"),
     "strings": (GOOD.astype(str).astype(object) + "x", ValueError, "convert"),
     "objects": (np.full((30, 2), object()), TypeError, "float"),

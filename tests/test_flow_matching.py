@@ -2,18 +2,12 @@
 
 import numpy as np
 import pytest
+from clouds import two_clouds
 
 from sklearn_nsgf import FlowMatchingTransport
 from sklearn_nsgf.metrics import energy_distance
 
 FAST = {"n_couplings": 32, "coupling_batch_size": 128, "max_iter": 400, "random_state": 0}
-
-
-def two_clouds(n_source=600, n_target=500, seed=0):
-    rng = np.random.default_rng(seed)
-    source = rng.normal(size=(n_source, 2)) @ [[1.0, 0.5], [0.0, 1.0]]
-    target = rng.normal([8, 0], 0.5, size=(n_target, 2)) + [0, 3] * rng.choice([-1, 1], (n_target, 1))
-    return source, target
 
 
 @pytest.mark.parametrize("coupling", ["independent", "exact", "sinkhorn"])

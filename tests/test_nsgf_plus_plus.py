@@ -7,6 +7,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from clouds import two_clouds
 from sklearn.model_selection import GridSearchCV
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
@@ -31,13 +32,6 @@ SMALL = {
     "hidden_layer_sizes": (8,),
 }
 TRANSITIONS = ["direct", "predicted"]
-
-
-def two_clouds(n_source=600, n_target=500, seed=0):
-    rng = np.random.default_rng(seed)
-    source = rng.normal(size=(n_source, 2)) @ [[1.0, 0.5], [0.0, 1.0]]
-    target = rng.normal([8, 0], 0.5, size=(n_target, 2)) + [0, 3] * rng.choice([-1, 1], (n_target, 1))
-    return source, target
 
 
 @pytest.fixture(scope="module", params=TRANSITIONS)

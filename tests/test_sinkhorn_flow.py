@@ -10,6 +10,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from clouds import two_clouds
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV
@@ -22,14 +23,6 @@ from sklearn_nsgf.networks import MLP
 
 FAST = {"n_flows": 4, "flow_batch_size": 256, "max_iter": 300, "random_state": 0}
 SMALL = {"n_flows": 1, "flow_batch_size": 32, "max_iter": 3, "hidden_layer_sizes": (8,), "random_state": 0}
-
-
-def two_clouds(n_source=600, n_target=500, seed=0):
-    """A correlated Gaussian and two separate clouds."""
-    rng = np.random.default_rng(seed)
-    source = rng.normal(size=(n_source, 2)) @ [[1.0, 0.5], [0.0, 1.0]]
-    target = rng.normal([8, 0], 0.5, size=(n_target, 2)) + [0, 3] * rng.choice([-1, 1], (n_target, 1))
-    return source, target
 
 
 @pytest.fixture(scope="module")
