@@ -3,6 +3,6 @@
 from sklearn_nsgf._flow_matching import FlowMatchingTransport
 from sklearn_nsgf._nsgf_plus_plus import NSGFPlusPlus
 from sklearn_nsgf._sinkhorn_flow import SinkhornFlowTransport
+from sklearn_nsgf._version import __version__
 
-__version__ = "0.1.0.dev0"
-__all__ = ["FlowMatchingTransport", "NSGFPlusPlus", "SinkhornFlowTransport"]
+__all__ = ["FlowMatchingTransport", "NSGFPlusPlus", "SinkhornFlowTransport", "__version__"]

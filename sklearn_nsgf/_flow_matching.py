@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from numbers import Integral, Real
 
 import torch
 
-from sklearn_nsgf._base import Clouds, NetworkFlowTransport
+from sklearn_nsgf._base import NetworkFlowTransport
 from sklearn_nsgf._sinkhorn_flow import resolve_blur
 from sklearn_nsgf._sklearn import Interval, StrOptions
-from sklearn_nsgf.flow import Couplings, TrajectoryPool
+from sklearn_nsgf._strata import Stratum
+from sklearn_nsgf.flow import Couplings
 from sklearn_nsgf.flow._coupling import COUPLINGS
 
 
@@ -44,8 +44,10 @@ class FlowMatchingTransport(NetworkFlowTransport):
         Integrator of the learnt flow.
     network : Module, callable or None, default=None
         Velocity network: a `torch.nn.Module` (copied, its weights are the start), or a callable that
-        makes one from the shape of a point, ``(n_features,)`` or (C, H, W) for images. It is called as
-        ``network(t, x)``. None is a multi-layer perceptron, and a `sklearn_nsgf.networks.UNet` for images.
+        makes one from the shape of a point, ``(n_features,)`` or (C, H, W) for images, and for
+        `labels="condition"` the number of classes. It is called as ``network(t, x)``, with the class indices
+        as ``network(t, x, y)``. None is a multi-layer perceptron, and a `sklearn_nsgf.networks.UNet` for
+        images.
     hidden_layer_sizes : sequence of int, default=(256, 256, 256)
         Widths of the perceptron's layers; not used with a `network`.
     learning_rate : "auto" or float, default="auto"
@@ -64,6 +66,12 @@ class FlowMatchingTransport(NetworkFlowTransport):
         Share of the rows to hold out for early stopping.
     n_iter_no_change : int, default=10
         Evaluations without an improvement before stopping; there are about 50 in `max_iter`.
+    labels : {"ignore", "condition", "couple"}, default="ignore"
+        What `fit` does with class labels in `y`. "condition" learns a flow for each class, and the network
+        sees which: `transform` and `sample` take `labels`. With "couple" the points of a class in
+        the source only go to points of that class in the target, and the network does not see it: new
+        points need no label. There -1 stands for an unknown class: an entropic plan between both samples
+        tells the most probable one.
     standardize : bool, default=True
         Whether every feature has a scale of its own. Otherwise one scale serves all, and the distances
         that the transport minimises are those of the data. Images have one scale in any case.
@@ -102,6 +110,8 @@ class FlowMatchingTransport(NetworkFlowTransport):
         Optimiser steps taken.
     n_function_evaluations_ : int
         Evaluations of the velocity network that one `transform` costs.
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted; not with `labels="ignore"`.
     device_ : str
         Device of the fit.
     n_features_in_ : int
@@ -133,6 +143,7 @@ class FlowMatchingTransport(NetworkFlowTransport):
     True
     """
 
+    _training_task = "straight flow"
     _parameter_constraints: dict = {
         **NetworkFlowTransport._parameter_constraints,
         "coupling": [StrOptions(set(COUPLINGS))],
@@ -160,6 +171,7 @@ class FlowMatchingTransport(NetworkFlowTransport):
         early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=10,
+        labels="ignore",
         standardize=True,
         image_shape=None,
         channel_axis=None,
@@ -185,6 +197,7 @@ class FlowMatchingTransport(NetworkFlowTransport):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.labels = labels
         self.standardize = standardize
         self.image_shape = image_shape
         self.channel_axis = channel_axis
@@ -195,19 +208,20 @@ class FlowMatchingTransport(NetworkFlowTransport):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _make_pool(
-        self, clouds: Clouds, device: torch.device, seed: int, n_points: int | None
-    ) -> TrajectoryPool:
-        n_couplings = self.n_couplings
-        if n_points is not None:
-            n_pairs = min(self.coupling_batch_size, max(clouds.source.n_rows, clouds.target.n_rows))
-            n_couplings = min(n_couplings, math.ceil(n_points / n_pairs))
-        couplings = Couplings(
-            *clouds,
+    def _block_plan(self, strata: list[Stratum]) -> tuple[int, int]:
+        if len(strata) == 1:
+            return self.n_couplings, self.coupling_batch_size
+        # Larger minibatches would have other shares of the classes.
+        n_rows = sum(each.source.n_rows for each in strata)
+        return self.n_couplings, int(min(self.coupling_batch_size, n_rows))
+
+    def _make_blocks(self, stratum: Stratum, n_points: int, device: torch.device) -> Couplings:
+        return Couplings(
+            stratum.source,
+            stratum.target,
             coupling=self.coupling,
-            n_points=self.coupling_batch_size,
+            n_points=n_points,
             device=device,
             n_jobs=self.n_jobs,
             blur=resolve_blur(self.blur, self._scaling),
         )
-        return self._held_pool(couplings, n_couplings, seed, n_points)

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from functools import partial
 from numbers import Integral
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, check_scalar
 
 from sklearn_nsgf._base import (
     MAX_SEED,
     BaseFlowTransport,
-    Clouds,
+    FitJob,
     NetworkFlowTransport,
+    from_arrays,
     in_chunks,
+    to_arrays,
 )
 from sklearn_nsgf._flow_matching import FlowMatchingTransport
 from sklearn_nsgf._sinkhorn_flow import SinkhornFlowTransport, auto_blur
 from sklearn_nsgf._sklearn import Interval, StrOptions
+from sklearn_nsgf._strata import Stratum
 from sklearn_nsgf._torch import isolated_rng, make_generator
-from sklearn_nsgf._training import time_loss, train_network
+from sklearn_nsgf._training import evaluation_interval, time_loss, train_network
 from sklearn_nsgf._validation import as_rows, check_samples, float_dtype
 from sklearn_nsgf.flow import PushforwardSampler
 from sklearn_nsgf.networks import TimePredictor
@@ -34,7 +38,16 @@ N_ENDS = 1000
 # Automatic blur, in units of that of a Sinkhorn flow alone.
 AUTO_BLUR = 2.0
 # What both phases have of the estimator that is made of them.
-_SHARED_STATE = ("n_features_in_", "feature_names_in_", "_layout", "_scaling", "_dtypes", "_source_rows")
+_SHARED_STATE = (
+    "n_features_in_",
+    "feature_names_in_",
+    "classes_",
+    "_layout",
+    "_scaling",
+    "_dtypes",
+    "_source_rows",
+    "_source_codes",
+)
 
 
 class NSGFPlusPlus(BaseFlowTransport):
@@ -91,8 +104,9 @@ class NSGFPlusPlus(BaseFlowTransport):
         Integrator of the learnt flows.
     network : Module, callable or None, default=None
         Velocity network of both phases: a `torch.nn.Module` (copied, its weights are the start), or
-        a callable that makes one from the shape of a point, ``(n_features,)`` or (C, H, W) for images. It
-        is called as ``network(t, x)``. None is a multi-layer perceptron, and a
+        a callable that makes one from the shape of a point, ``(n_features,)`` or (C, H, W) for images, and
+        for `labels="condition"` the number of classes. It is called as ``network(t, x)``, with the class
+        indices as ``network(t, x, y)``. None is a multi-layer perceptron, and a
         `sklearn_nsgf.networks.UNet` for images.
     hidden_layer_sizes : sequence of int, default=(256, 256, 256)
         Widths of the perceptron's layers; not used with a `network`.
@@ -112,6 +126,12 @@ class NSGFPlusPlus(BaseFlowTransport):
         Share of the rows to hold out for early stopping.
     n_iter_no_change : int, default=10
         Evaluations without an improvement before stopping; there are about 50 in `max_iter`.
+    labels : {"ignore", "condition", "couple"}, default="ignore"
+        What `fit` does with class labels in `y`. "condition" learns a flow for each class, and the network
+        sees which: `transform` and `sample` take `labels`. With "couple" the points of a class in
+        the source only go to points of that class in the target, and the network does not see it: new
+        points need no label. There -1 stands for an unknown class: an entropic plan between both samples
+        tells the most probable one.
     standardize : bool, default=True
         Whether every feature has a scale of its own. Otherwise one scale serves all, and the distances
         that the transport minimises are those of the data. Images have one scale in any case.
@@ -150,6 +170,8 @@ class NSGFPlusPlus(BaseFlowTransport):
         Evaluations of the two velocity networks that one `transform` costs.
     n_iter_ : int
         Optimiser steps taken for both velocity networks.
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted; not with `labels="ignore"`.
     device_ : str
         Device of the fit.
     n_features_in_ : int
@@ -225,6 +247,7 @@ class NSGFPlusPlus(BaseFlowTransport):
         early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=10,
+        labels="ignore",
         standardize=True,
         image_shape=None,
         channel_axis=None,
@@ -259,6 +282,7 @@ class NSGFPlusPlus(BaseFlowTransport):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.labels = labels
         self.standardize = standardize
         self.image_shape = image_shape
         self.channel_axis = channel_axis
@@ -269,7 +293,11 @@ class NSGFPlusPlus(BaseFlowTransport):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _learn(self, training: Clouds, held_out: Clouds | None, device: torch.device, rng) -> bool:
+    @property
+    def _n_phases(self) -> int:
+        return 3 + (self.transition == "predicted")
+
+    def _learn(self, job: FitJob) -> bool:
         # What there is stays as it is until its successor is there.
         sinkhorn, straight, predictor = SinkhornFlowTransport(), None, None
         if self.__sklearn_is_fitted__():
@@ -277,69 +305,90 @@ class NSGFPlusPlus(BaseFlowTransport):
             if (self.time_predictor_ is None) == (self.transition == "direct"):
                 straight, predictor = copy.copy(self.straight_flow_), copy.deepcopy(self.time_predictor_)
         self._configure(sinkhorn, n_steps=self.n_flow_steps)
-        interrupted = sinkhorn._learn(training, held_out, device, rng)
+        complete = partial(self._with_phase, sinkhorn, self.n_sinkhorn_steps, "sinkhorn_flow_")
+        interrupted = sinkhorn._learn(job._replace(tasks=job.tasks._replace(complete=complete)))
         # From now on as many as the second phase counts on.
         sinkhorn.set_params(n_steps=self.n_sinkhorn_steps)
-        sinkhorn.device_ = str(device)
+        sinkhorn.device_ = str(job.device)
         if not interrupted:
             try:
-                interrupted, straight, predictor = self._learn_straight(
-                    sinkhorn, straight, predictor, training, held_out, device, rng
-                )
+                interrupted, straight, predictor = self._learn_straight(sinkhorn, straight, predictor, job)
             except KeyboardInterrupt:
                 interrupted = True
         self.sinkhorn_flow_, self.straight_flow_, self.time_predictor_ = sinkhorn, straight, predictor
         self.n_iter_ = sum(phase.n_iter_ for phase in self._phases())
         return interrupted
 
-    def _learn_straight(self, sinkhorn, straight, predictor, training, held_out, device, rng):
+    def _learn_straight(self, sinkhorn, straight, predictor, job: FitJob):
         """Whether Ctrl-C ended it, the straight flow and the time predictor."""
-        straight = FlowMatchingTransport() if straight is None else straight
+        before = straight
+        straight = FlowMatchingTransport() if before is None else copy.copy(before)
         self._configure(straight, n_steps=self.n_straight_steps)
         # Of a blur that falls, the last value.
         straight.blur = float(np.ravel(straight.blur)[-1])
         if self.transition == "direct":
-            push = partial(_push, sinkhorn)
-            training, held_out = (
-                clouds and clouds._replace(source=PushforwardSampler(clouds.source, push))
-                for clouds in (training, held_out)
+            job = job._replace(
+                training=_pushed(sinkhorn, job.training), held_out=_pushed(sinkhorn, job.held_out)
             )
             straight._scaling = self._scaling.at_target()
-            n_ends = int(min(training.source.n_rows, N_ENDS))
-            ends = training.source.draw(n_ends, np.random.default_rng(rng.randint(MAX_SEED)))
-            straight._source_rows = straight._scaling.decode(ends, 0.0, float_dtype(self._dtypes[1]))
+            straight._source_rows, straight._source_codes = self._ends(straight, job)
         else:
             straight.set_params(coupling="independent")
-            predictor, interrupted = self._learn_times(predictor, straight, training, device, rng)
+            predictor, interrupted = self._learn_times(predictor, straight, job)
             if interrupted:
-                return True, None, None
-        interrupted = straight._learn(training, held_out, device, rng)
-        straight.device_ = str(device)
+                return True, before, None if before is None else predictor
+        found = {"sinkhorn_flow_": sinkhorn, "time_predictor_": predictor}
+        complete = partial(self._with_phase, straight, self.n_straight_steps, "straight_flow_", **found)
+        interrupted = straight._learn(job._replace(tasks=job.tasks._replace(complete=complete)))
+        straight.device_ = str(job.device)
         return interrupted, straight, predictor
 
-    def _learn_times(self, predictor, straight, training: Clouds, device, rng):
+    def _ends(self, straight: FlowMatchingTransport, job: FitJob):
+        """Results of the first phase and their classes, for the second one's `sample`."""
+        rng, dtype = np.random.default_rng(job.rng.randint(MAX_SEED)), float_dtype(self._dtypes[1])
+        rows, codes = [], []
+        for stratum in job.training:
+            n_ends = int(min(max(1, round(N_ENDS * stratum.share)), stratum.source.n_rows))
+            rows.append(straight._scaling.decode(stratum.source.draw(n_ends, rng), 0.0, dtype))
+            codes.append(np.full(n_ends, -1 if stratum.label is None else stratum.label))
+        return np.concatenate(rows), None if self.labels == "ignore" else np.concatenate(codes)
+
+    def _learn_times(self, predictor, straight, job: FitJob):
         """Algorithm 3, the phase-transition time predictor: on paths like those of the straight flow."""
-        pool_seed, network_seed = rng.randint(MAX_SEED, size=2).tolist()
-        pool = straight._make_pool(training, device, pool_seed, None)
-        generator = make_generator(pool_seed, device)
+        pool_seed, network_seed = job.rng.randint(MAX_SEED, size=2).tolist()
+        pool = straight._make_pool(job.training, job, pool_seed)
+        generator = make_generator(pool_seed, job.device)
         continues = predictor is not None
+        n_steps = math.ceil(self.max_iter / evaluation_interval(self.max_iter))
         with torch.inference_mode(mode=False), torch.enable_grad(), isolated_rng(network_seed):
             if not continues:
-                predictor = TimePredictor(
-                    len(self._scaling.noise_std), self.hidden_layer_sizes, self._layout.image_shape
+                self._predictor_sizes = tuple(self.hidden_layer_sizes)
+                predictor = self._new_predictor()
+            with job.tasks.phase("time predictor", "evaluation", n_steps) as end_step:
+                result = train_network(
+                    predictor.to(job.device),
+                    lambda n_samples: pool.sample(n_samples, generator),
+                    max_iter=self.max_iter,
+                    batch_size=self.batch_size,
+                    learning_rate=self._rate(),
+                    loss=time_loss,
+                    constant_rate=continues,
+                    report=lambda average: end_step(),
                 )
-            result = train_network(
-                predictor.to(device),
-                lambda n_samples: pool.sample(n_samples, generator),
-                max_iter=self.max_iter,
-                batch_size=self.batch_size,
-                learning_rate=self._rate(),
-                loss=time_loss,
-                constant_rate=continues,
-            )
         if self.verbose:
             logger.info("trained the time predictor, loss %.3g", result.loss_curve[-1])
         return result.network.cpu(), result.interrupted
+
+    def _new_predictor(self) -> TimePredictor:
+        return TimePredictor(len(self._scaling.noise_std), self._predictor_sizes, self._layout.image_shape)
+
+    def _with_phase(self, phase, n_steps, name, attributes, **found):
+        """Fitted attributes of the whole from those of the phase that runs."""
+        current = copy.copy(phase)
+        vars(current).update(attributes)
+        current.set_params(n_steps=n_steps)
+        nothing = {"straight_flow_": None, "time_predictor_": None}
+        return {**nothing, **found, name: current, "device_": attributes["device_"]}
 
     def _configure(self, phase: NetworkFlowTransport, n_steps: int) -> None:
         """Give a phase the parameters and the state that it shares with the whole."""
@@ -354,6 +403,7 @@ class NSGFPlusPlus(BaseFlowTransport):
     def _phases(self) -> list[NetworkFlowTransport]:
         """The phases that there are, as the parameters now say that they should run."""
         phases = [self.sinkhorn_flow_, self.straight_flow_]
+        check_scalar(self.n_sinkhorn_steps, "n_sinkhorn_steps", Integral, min_val=1, max_val=5)
         for phase, n_steps in zip(phases, [self.n_sinkhorn_steps, self.n_straight_steps], strict=True):
             if phase is not None:
                 phase.set_params(n_steps=n_steps, solver=self.solver, device=self.device)
@@ -365,13 +415,15 @@ class NSGFPlusPlus(BaseFlowTransport):
         check_is_fitted(self)
         return sum(phase.n_function_evaluations_ for phase in self._phases())
 
-    def transition_time(self, X):
+    def transition_time(self, X, *, labels=None):
         """Time on the straight path at which each point goes over to the straight flow.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or images
             Points of the source.
+        labels : label or array-like of shape (n_samples,), default=None
+            As in `transform`.
 
         Returns
         -------
@@ -381,7 +433,8 @@ class NSGFPlusPlus(BaseFlowTransport):
         """
         check_is_fitted(self)
         X = as_rows(self, check_samples(self, X))
-        ends, _ = self._follow(self._scaling.encode(X, 0.0), 0.0, 0.5, None, None, False)
+        codes = self._codes(labels, len(X), "rows of X")
+        ends, _ = self._follow(self._scaling.encode(X, 0.0), codes, 0.0, 0.5, None, None, False)
         return self._transition_times(ends[-1])
 
     def _transition_times(self, Z: np.ndarray) -> np.ndarray:
@@ -389,7 +442,7 @@ class NSGFPlusPlus(BaseFlowTransport):
             return np.zeros(len(Z), dtype=Z.dtype)
         return in_chunks(lambda network, Z: network(Z), self.time_predictor_, self.device, Z)
 
-    def _follow(self, Z, t_start, t_end, n_steps, solver, return_path):
+    def _follow(self, Z, codes, t_start, t_end, n_steps, solver, return_path):
         phases = self._phases()
         # Each phase has half of the time.
         starts, ends = (np.clip([2 * t, 2 * t - 1], 0, 1) for t in (t_start, t_end))
@@ -403,7 +456,7 @@ class NSGFPlusPlus(BaseFlowTransport):
                 # What is left of the way is walked in the second half of the time.
                 start = self._transition_times(nodes[-1][-1])
                 end = start + (1 - start) * end
-            leg, _ = phases[k]._follow(nodes[-1][-1], start, end, n_steps, solver, return_path)
+            leg, _ = phases[k]._follow(nodes[-1][-1], codes, start, end, n_steps, solver, return_path)
             nodes.append(leg[1:] if return_path else leg)
             leg_times = np.linspace(starts[k], ends[k], len(leg))[1:] if return_path else ends[k : k + 1]
             times.append((k + leg_times) / 2)
@@ -411,14 +464,14 @@ class NSGFPlusPlus(BaseFlowTransport):
             return np.concatenate(nodes), np.concatenate(times)
         return nodes[-1], times[-1]
 
-    def _velocity(self, X, t):
+    def _velocity(self, X, codes, t):
         straight = t >= 0.5
         self._check_direct(self.time_predictor_ is None or not straight.any())
         V = np.zeros_like(X)
         halves = [(~straight, 2 * t), (straight, 2 * t - 1)]
         for phase, (rows, times) in zip(self._phases(), halves, strict=False):
             if rows.any():
-                V[rows] = 2 * phase._velocity(X[rows], times[rows])
+                V[rows] = 2 * phase._velocity(X[rows], None if codes is None else codes[rows], times[rows])
         return V
 
     def _check_direct(self, holds: bool) -> None:
@@ -432,7 +485,29 @@ class NSGFPlusPlus(BaseFlowTransport):
     def _clock(self, t):
         return np.minimum(2 * np.asarray(t), 1.0)
 
+    def __getstate__(self):
+        state = super().__getstate__()
+        if state.get("time_predictor_") is not None:
+            state["time_predictor_"] = to_arrays(state["time_predictor_"])
+        return state
 
-def _push(flow: SinkhornFlowTransport, Z: np.ndarray) -> np.ndarray:
-    ends, _ = flow._follow(Z, 0.0, 1.0, None, None, False)
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if getattr(self, "time_predictor_", None) is not None:
+            with isolated_rng(0):
+                predictor = self._new_predictor()
+            self.time_predictor_ = from_arrays(predictor, self.time_predictor_)
+
+
+def _pushed(flow: SinkhornFlowTransport, strata: list[Stratum]) -> list[Stratum]:
+    """The same flows from where the first phase ends."""
+    return [
+        each._replace(source=PushforwardSampler(each.source, partial(_push, flow, each.label)))
+        for each in strata
+    ]
+
+
+def _push(flow: SinkhornFlowTransport, label: int | None, Z: np.ndarray) -> np.ndarray:
+    codes = None if label is None else np.full(len(Z), label)
+    ends, _ = flow._follow(Z, codes, 0.0, 1.0, None, None, False)
     return ends[-1]

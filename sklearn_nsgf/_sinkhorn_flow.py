@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import math
 from numbers import Integral, Real
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_nsgf._base import Clouds, NetworkFlowTransport
+from sklearn_nsgf._base import NetworkFlowTransport
 from sklearn_nsgf._sklearn import Interval, StrOptions
+from sklearn_nsgf._strata import Stratum
 from sklearn_nsgf._validation import FlowScaling, warn_caller
-from sklearn_nsgf.flow import SinkhornFlows, TrajectoryPool, blur_schedule
+from sklearn_nsgf.flow import SinkhornFlows, blur_schedule
 
 logger = logging.getLogger("sklearn_nsgf")
 
@@ -60,8 +60,10 @@ class SinkhornFlowTransport(NetworkFlowTransport):
         Integrator of the learnt flow.
     network : Module, callable or None, default=None
         Velocity network: a `torch.nn.Module` (copied, its weights are the start), or a callable that
-        makes one from the shape of a point, ``(n_features,)`` or (C, H, W) for images. It is called as
-        ``network(t, x)``. None is a multi-layer perceptron, and a `sklearn_nsgf.networks.UNet` for images.
+        makes one from the shape of a point, ``(n_features,)`` or (C, H, W) for images, and for
+        `labels="condition"` the number of classes. It is called as ``network(t, x)``, with the class indices
+        as ``network(t, x, y)``. None is a multi-layer perceptron, and a `sklearn_nsgf.networks.UNet` for
+        images.
     hidden_layer_sizes : sequence of int, default=(256, 256, 256)
         Widths of the perceptron's layers; not used with a `network`.
     learning_rate : "auto" or float, default="auto"
@@ -80,6 +82,12 @@ class SinkhornFlowTransport(NetworkFlowTransport):
         Share of the rows to hold out for early stopping.
     n_iter_no_change : int, default=10
         Evaluations without an improvement before stopping; there are about 50 in `max_iter`.
+    labels : {"ignore", "condition", "couple"}, default="ignore"
+        What `fit` does with class labels in `y`. "condition" learns a flow for each class, and the network
+        sees which: `transform` and `sample` take `labels`. With "couple" the points of a class in
+        the source only go to points of that class in the target, and the network does not see it: new
+        points need no label. There -1 stands for an unknown class: an entropic plan between both samples
+        tells the most probable one.
     standardize : bool, default=True
         Whether every feature has a scale of its own. Otherwise one scale serves all, and the distances
         that the transport minimises are those of the data. Images have one scale in any case.
@@ -120,6 +128,8 @@ class SinkhornFlowTransport(NetworkFlowTransport):
         Optimiser steps taken.
     n_function_evaluations_ : int
         Evaluations of the velocity network that one `transform` costs.
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted; not with `labels="ignore"`.
     device_ : str
         Device of the fit.
     n_features_in_ : int
@@ -161,6 +171,7 @@ class SinkhornFlowTransport(NetworkFlowTransport):
     (3, 2)
     """
 
+    _pool_task, _training_task = "Sinkhorn pool", "training"
     _parameter_constraints: dict = {
         **NetworkFlowTransport._parameter_constraints,
         "blur": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), "array-like"],
@@ -194,6 +205,7 @@ class SinkhornFlowTransport(NetworkFlowTransport):
         early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=10,
+        labels="ignore",
         standardize=True,
         image_shape=None,
         channel_axis=None,
@@ -222,6 +234,7 @@ class SinkhornFlowTransport(NetworkFlowTransport):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.labels = labels
         self.standardize = standardize
         self.image_shape = image_shape
         self.channel_axis = channel_axis
@@ -232,17 +245,17 @@ class SinkhornFlowTransport(NetworkFlowTransport):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _make_pool(
-        self, clouds: Clouds, device: torch.device, seed: int, n_points: int | None
-    ) -> TrajectoryPool:
+    def _block_plan(self, strata: list[Stratum]) -> tuple[int, int]:
+        n_rows = [sum(getattr(each, side).n_rows for each in strata) for side in ("source", "target")]
+        return self.n_flows, int(min(self.flow_batch_size, *n_rows))
+
+    def _make_blocks(self, stratum: Stratum, n_points: int, device: torch.device) -> SinkhornFlows:
         self.blur_ = resolve_blur(self.blur, self._scaling)
-        n_particles = int(min(self.flow_batch_size, clouds.source.n_rows, clouds.target.n_rows))
-        n_flows = self.n_flows
-        if n_points is not None:
-            n_flows = min(n_flows, math.ceil(n_points / n_particles))
-        flows = SinkhornFlows(
-            *clouds,
-            n_particles=n_particles,
+        return SinkhornFlows(
+            stratum.source,
+            stratum.target,
+            n_particles=int(min(n_points, stratum.source.n_rows)),
+            n_targets=int(min(n_points, stratum.target.n_rows)),
             device=device,
             n_jobs=self.n_jobs,
             blur=self.blur_,
@@ -252,22 +265,18 @@ class SinkhornFlowTransport(NetworkFlowTransport):
             tol=self.sinkhorn_tol,
             max_iter=self.sinkhorn_max_iter,
         )
-        return self._held_pool(flows, n_flows, seed, n_points)
 
-    def _report(self, pool: TrajectoryPool) -> None:
-        flows = pool.make_blocks
+    def _report(self, makers: list[SinkhornFlows], n_blocks: int) -> None:
+        converged = sum(each.n_converged for each in makers) / sum(each.n_problems for each in makers)
         if self.verbose:
-            logger.info(
-                "simulated %d Sinkhorn flows, %.0f %% of their steps converged",
-                pool.n_made,
-                100 * flows.converged,
-            )
-        if flows.converged < 1:
+            share = 100 * converged
+            logger.info("simulated %d Sinkhorn flows, %.0f %% of their steps converged", n_blocks, share)
+        if converged < 1:
             warn_caller(
-                f"{1 - flows.converged:.1%} of the Sinkhorn problems did not reach "
+                f"{1 - converged:.1%} of the Sinkhorn problems did not reach "
                 f"sinkhorn_tol={self.sinkhorn_tol}; the largest marginal error is "
-                f"{flows.marginal_error:.2g}. Raise blur (blur_={self.blur_}), sinkhorn_max_iter or "
-                "sinkhorn_tol.",
+                f"{max(each.marginal_error for each in makers):.2g}. Raise blur (blur_={self.blur_}), "
+                "sinkhorn_max_iter or sinkhorn_tol.",
                 ConvergenceWarning,
             )
 

@@ -1,10 +1,53 @@
 """The one door to scikit-learn names that are private or differ between versions."""
 
 from sklearn.base import _fit_context
+from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _get_feature_names
+from sklearn.utils._set_output import _get_output_config
+from sklearn.utils.validation import _check_method_params, _get_feature_names
 
-__all__ = ["Interval", "StrOptions", "fit_context", "get_feature_names"]
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # before scikit-learn 1.9
 
+    class _Silence:
+        """Stands for the context of a task where nobody listens."""
+
+        def subcontext(self, **options):
+            return self
+
+        def call_on_fit_task_begin(self, **arguments):
+            return self
+
+        def call_on_fit_task_end(self, **arguments):
+            return False
+
+    class CallbackSupportMixin:
+        def _init_callback_context(self, **options):
+            return _Silence()
+
+    def with_callbacks(method):
+        return method
+
+
+__all__ = [
+    "CallbackSupportMixin",
+    "Interval",
+    "StrOptions",
+    "check_method_params",
+    "fit_context",
+    "get_feature_names",
+    "output_container",
+    "safe_indexing",
+    "with_callbacks",
+]
+
+check_method_params = _check_method_params
 fit_context = _fit_context
 get_feature_names = _get_feature_names
+safe_indexing = _safe_indexing
+
+
+def output_container(estimator) -> str:
+    """What `set_output` asks `transform` for: "default", "pandas" or "polars"."""
+    return _get_output_config("transform", estimator)["dense"]

@@ -29,8 +29,9 @@ Loss = Callable[[nn.Module, PathSample], Tensor]
 
 
 def velocity_loss(network: nn.Module, batch: PathSample) -> Tensor:
-    """Mean squared error of the velocity at a point and its time."""
-    return (network(batch.t, batch.x_t) - batch.v_t).square().mean()
+    """Mean squared error of the velocity at a point and its time, and in its class if it has one."""
+    classes = () if batch.y is None else (batch.y,)
+    return (network(batch.t, batch.x_t, *classes) - batch.v_t).square().mean()
 
 
 def time_loss(network: nn.Module, batch: PathSample) -> Tensor:
@@ -75,6 +76,7 @@ def train_network(
     compile: bool = False,
     validation: PathSample | None = None,
     n_iter_no_change: int = 10,
+    report: Callable[[nn.Module], bool] | None = None,
 ) -> TrainingResult:
     """Fit a network to batches by stochastic gradient descent.
 
@@ -104,6 +106,8 @@ def train_network(
         evaluation comes when the warm-up and the average's first window are over: before that
         the loss says more about the start than about the training.
     n_iter_no_change : int, default=10
+    report : callable, optional
+        Is called at every evaluation with the averaged network; the training ends if it returns true.
 
     Returns
     -------
@@ -135,7 +139,7 @@ def train_network(
     stopping = None if validation is None else _EarlyStopping(loss, validation, batch_size, n_iter_no_change)
     # The compiled function stands for the module that it calls.
     trained = cast(nn.Module, torch.compile(network)) if compile else network
-    interval = math.ceil(max_iter / N_EVALUATIONS)
+    interval = evaluation_interval(max_iter)
     loss_curve: list[float] = []
     losses: list[Tensor] = []
     n_done, interrupted = 0, False
@@ -156,7 +160,8 @@ def train_network(
                 losses.clear()
                 logger.debug("iteration %d of %d: loss %.3g", n_iter, max_iter, loss_curve[-1])
                 settled = n_iter >= (WARM_UP + AVERAGING) * max_iter
-                if stopping is not None and settled and stopping.update(average):
+                stop = stopping is not None and settled and stopping.update(average)
+                if (report is not None and report(average.module)) or stop:
                     break
     except KeyboardInterrupt:
         if n_done == 0:
@@ -169,6 +174,11 @@ def train_network(
     return TrainingResult(
         average.module.eval(), loss_curve, stopping.curve if stopping else [], n_done, interrupted
     )
+
+
+def evaluation_interval(max_iter: int) -> int:
+    """Iterations between two evaluations."""
+    return math.ceil(max_iter / N_EVALUATIONS)
 
 
 def _finite_mean(losses: list[Tensor], n_iter: int) -> float:
@@ -186,8 +196,9 @@ class _EarlyStopping:
 
     def __init__(self, loss: Loss, validation: PathSample, batch_size: int, n_iter_no_change: int) -> None:
         self.loss, self.n_iter_no_change = loss, n_iter_no_change
-        parts = zip(*(field.split(batch_size) for field in validation), strict=True)
-        self.batches, self.n_points = [PathSample(*part) for part in parts], len(validation.t)
+        fields = [field.split(batch_size) for field in validation if field is not None]
+        self.batches = [PathSample(*part) for part in zip(*fields, strict=True)]
+        self.n_points = len(validation.t)
         self.curve: list[float] = []
 
     @torch.no_grad()

@@ -6,6 +6,8 @@ import copy
 import math
 import sys
 import warnings
+from collections.abc import Iterator
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +16,18 @@ import joblib
 import numpy as np
 import sklearn
 from sklearn.base import BaseEstimator
+from sklearn.utils import gen_batches
+from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_array, validate_data
 
 from sklearn_nsgf._sklearn import get_feature_names
+from sklearn_nsgf.domains import check_sample_domain
 
 FLOAT_DTYPES = [np.float64, np.float32]
+# Code of a row without a label, and the label that says so.
+UNLABELLED = -1
+# Numbers of an array that are read at a time.
+_CHUNK_SIZE = 2**20
 
 
 class Layout(NamedTuple):
@@ -127,49 +136,194 @@ def find_layout(sample_shape, image_shape, channel_axis) -> Layout:
     return Layout(tuple(sample_shape), picture, candidates[0])
 
 
+class Rows:
+    """Some samples of an array as rows of floats, made when they are asked for.
+
+    The array is never copied as a whole: it may be a `numpy.memmap` larger than the memory.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, *sample_shape)
+    layout : Layout
+    places : ndarray of int, default=None
+        Which samples; None for all.
+    encode : callable, default=None
+        Applied to the rows.
+    """
+
+    def __init__(self, X: np.ndarray, layout: Layout, places=None, encode=None) -> None:
+        self.X, self.layout, self.places, self.encode = X, layout, places, encode
+
+    def __len__(self) -> int:
+        return len(self.X) if self.places is None else len(self.places)
+
+    def __getitem__(self, places) -> np.ndarray:
+        X = self.X[places if self.places is None else self.places[places]]
+        rows = self.layout.to_rows(X).astype(float_dtype(X.dtype), copy=False)
+        return rows if self.encode is None else self.encode(rows)
+
+    def take(self, places: np.ndarray) -> Rows:
+        places = places if self.places is None else self.places[places]
+        return Rows(self.X, self.layout, places, self.encode)
+
+    def encoded(self, scaling: FlowScaling, t: float) -> Rows:
+        """The same rows at time t of the flow, in its units."""
+        return Rows(self.X, self.layout, self.places, partial(scaling.encode, t=t))
+
+
 class FlowData(NamedTuple):
-    """The two samples of a fit, as rows.
+    """The two samples of a fit.
 
     Attributes
     ----------
-    source : ndarray of shape (n_source, n_features) or None
+    source : Rows or None
         None stands for the normal distribution.
-    target : ndarray of shape (n_target, n_features)
+    target : Rows
     dtypes : (dtype, dtype)
         Of source and target as they came.
+    source_codes, target_codes : ndarray of int or None
+        Index of each row's class in `classes_`, -1 for none; None where labels are ignored, and
+        for a normal source.
     """
 
-    source: np.ndarray | None
-    target: np.ndarray
+    source: Rows | None
+    target: Rows
     dtypes: tuple[np.dtype, np.dtype]
+    source_codes: np.ndarray | None = None
+    target_codes: np.ndarray | None = None
 
 
-def check_flow_data(estimator: BaseEstimator, X, y, *, reset: bool) -> FlowData:
+def check_flow_data(estimator: BaseEstimator, X, y, sample_domain, *, reset: bool) -> FlowData:
     """Check the arguments of `fit` and tell source from target.
 
-    A `y` with as many dimensions as `X` is the target sample and X the source. Without it, and with a `y`
-    of one dimension (class labels, which are ignored), X is the target of a Gaussian source. Sets
-    `estimator._layout` if `reset` is true.
+    A `y` with as many dimensions as `X` is the target sample and X the source; `sample_domain` splits
+    the rows of X. Without either, X is the target of a Gaussian source. A `y` of one dimension holds class
+    labels. If `reset` is true, sets `estimator._layout`, and `estimator.classes_` if labels are used.
 
     Raises
     ------
     ValueError
         If an array has NaN, infinite, complex or non-numeric entries, fewer than two rows, the
-        wrong number of dimensions or different features, or if the layout of images is ambiguous.
+        wrong number of dimensions or different features, if the layout of images is ambiguous, or if
+        labels are missing or unknown.
     TypeError
         If an array is sparse.
     """
     X = check_samples(estimator, X, reset=reset, ensure_min_samples=2)
-    if not is_target(y):
-        n_labels = len(X) if y is None else len(_any_array(y))
-        if n_labels != len(X):
+    rows = Rows(X, estimator._layout)
+    if is_target(y):
+        if sample_domain is not None:
             raise ValueError(
-                f"y has one dimension and {n_labels} entries for {len(X)} rows of X. If it is a target "
-                "sample of one feature, pass y.reshape(-1, 1); labels need one entry a row."
+                "sample_domain splits the rows of X into source and target: y is then None or has a label "
+                "for each row, and not a second sample."
             )
-        return FlowData(None, as_rows(estimator, X), (float_dtype(X.dtype), X.dtype))
-    y = check_target(estimator, y, ensure_min_samples=2)
-    return FlowData(as_rows(estimator, X), as_rows(estimator, y), (X.dtype, y.dtype))
+        if estimator.labels != "ignore":
+            raise ValueError(
+                f"labels={estimator.labels!r} needs a class for each row, and y is the target sample here. "
+                "Use stack_domains(X_source, X_target, y_source, y_target) and fit(X, y, sample_domain=...)."
+            )
+        y = check_target(estimator, y, ensure_min_samples=2)
+        return FlowData(rows, Rows(y, estimator._layout), (X.dtype, y.dtype))
+    codes = _check_labels(estimator, y, len(X), reset=reset)
+    if sample_domain is None:
+        if estimator.labels == "couple":
+            raise ValueError(
+                "labels='couple' pairs the classes of a source and a target sample, and here is only one: "
+                "pass both in X, with sample_domain. For generation use labels='condition'."
+            )
+        dtypes = (float_dtype(X.dtype), X.dtype)
+        return FlowData(None, rows, dtypes, None, codes)
+    places = split_rows(sample_domain, len(X))
+    samples = [rows.take(each) for each in places]
+    if codes is None:
+        return FlowData(*samples, (X.dtype, X.dtype))
+    both = [codes[each] for each in places]
+    _check_classes_in_both(estimator, *both)
+    return FlowData(*samples, (X.dtype, X.dtype), *both)
+
+
+def split_rows(sample_domain, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the source rows and of the target rows, two of each at least."""
+    is_source = check_sample_domain(sample_domain, n_rows, require=("source", "target"))
+    places = np.flatnonzero(is_source), np.flatnonzero(~is_source)
+    if min(map(len, places)) < 2:
+        raise ValueError(
+            f"sample_domain has {len(places[0])} source rows (>= 0) and {len(places[1])} target rows (< 0); "
+            "expected at least 2 of each."
+        )
+    return places
+
+
+def _check_labels(estimator: BaseEstimator, y, n_rows: int, *, reset: bool) -> np.ndarray | None:
+    """Class index of each row; None where labels are ignored. Sets `classes_` if `reset` is true."""
+    labels = None if y is None else _any_array(y)
+    if labels is not None and len(labels) != n_rows:
+        raise ValueError(
+            f"y has one dimension and {len(labels)} entries for {n_rows} rows of X. If it is a target "
+            "sample of one feature, pass y.reshape(-1, 1); labels need one entry a row."
+        )
+    if estimator.labels == "ignore":
+        return None
+    if labels is None:
+        raise ValueError(
+            f"labels={estimator.labels!r} needs y with a class for each row of X; y is None. Otherwise set "
+            "labels='ignore'."
+        )
+    labels = check_array(labels, ensure_2d=False, dtype=None, input_name="y")
+    kind = type_of_target(labels, input_name="y")
+    if kind not in ("binary", "multiclass"):
+        raise ValueError(
+            f"labels={estimator.labels!r} needs classes in y, strings or integers; y is {kind}. Cut "
+            "continuous values into classes, for example with KBinsDiscretizer, or set labels='ignore'."
+        )
+    if reset:
+        classes = np.unique(labels)
+        if estimator.labels == "couple" and classes.dtype.kind in "if":
+            classes = classes[classes != UNLABELLED]
+            if not len(classes):
+                raise ValueError("labels='couple' and all labels in y are -1, which means unlabelled.")
+        estimator.classes_ = classes
+    return encode_labels(estimator, labels)
+
+
+def encode_labels(estimator: BaseEstimator, labels: np.ndarray) -> np.ndarray:
+    """Index of each label in `classes_`; -1 for the label -1 of `labels="couple"`."""
+    codes = {label: code for code, label in enumerate(estimator.classes_.tolist())}
+    if estimator.labels == "couple":
+        codes[UNLABELLED] = UNLABELLED
+    found, inverse = np.unique(labels, return_inverse=True)
+    unknown = [label for label in found.tolist() if label not in codes]
+    if unknown:
+        raise ValueError(
+            f"The labels {unknown} are not among those of the first fit, "
+            f"classes_={estimator.classes_.tolist()}."
+        )
+    return np.array([codes[label] for label in found.tolist()], dtype=int)[inverse]
+
+
+def check_labels_of(estimator: BaseEstimator, labels, n_rows: int, argument: str) -> np.ndarray:
+    """Class index of each of `n_rows` points from one label, or from one for each."""
+    labels = np.asarray(labels)
+    if labels.shape not in [(), (n_rows,)]:
+        raise ValueError(
+            f"labels has the shape {labels.shape}; expected one label, or one for each of the {n_rows} "
+            f"{argument}."
+        )
+    return np.broadcast_to(encode_labels(estimator, np.atleast_1d(labels)), n_rows)
+
+
+def _check_classes_in_both(estimator: BaseEstimator, source_codes, target_codes) -> None:
+    both = {"source": source_codes, "target": target_codes}
+    for (name, codes), other in zip(both.items(), ("target", "source"), strict=True):
+        if np.any(codes == UNLABELLED):
+            continue
+        absent = np.setdiff1d(both[other], [*codes, UNLABELLED])
+        if len(absent):
+            raise ValueError(
+                f"The {name} has no rows of the classes {estimator.classes_[absent].tolist()}, which the "
+                f"{other} has: each class needs rows in both. Leave those rows out, or with labels='couple' "
+                "give the label -1 to rows of an unknown class."
+            )
 
 
 def check_samples(estimator: BaseEstimator, X, *, reset: bool = False, **options) -> np.ndarray:
@@ -197,14 +351,14 @@ def _floats_unless_image(estimator: BaseEstimator, X: np.ndarray) -> np.ndarray:
     return X.astype(np.float64) if is_integer else X
 
 
-def float_dtype(dtype: np.dtype) -> np.dtype:
+def float_dtype(dtype: np.dtype | str) -> np.dtype:
     """In which samples of `dtype` are transported."""
-    return np.dtype(np.float32) if dtype == np.uint8 else dtype
+    return np.dtype("float32" if dtype == "uint8" else dtype)
 
 
-def to_dtype(rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def to_dtype(rows: np.ndarray, dtype: np.dtype | str) -> np.ndarray:
     """Round and clip to grey values where the samples are."""
-    return np.clip(np.rint(rows), 0, 255).astype(np.uint8) if dtype == np.uint8 else rows
+    return np.clip(np.rint(rows), 0, 255).astype(np.uint8) if dtype == "uint8" else rows
 
 
 def as_rows(estimator: BaseEstimator, X: np.ndarray) -> np.ndarray:
@@ -262,14 +416,16 @@ class FlowScaling:
 
     Parameters
     ----------
-    source : ndarray of shape (n_source, n_features) or None
+    source : ndarray of shape (n_source, n_features), Rows or None
         None for a normal source scaled like the target.
-    target : ndarray of shape (n_target, n_features)
+    target : ndarray of shape (n_target, n_features) or Rows
     per_feature : bool
         One scale for each feature, or one for all.
     """
 
-    def __init__(self, source: np.ndarray | None, target: np.ndarray, *, per_feature: bool) -> None:
+    def __init__(
+        self, source: Rows | np.ndarray | None, target: Rows | np.ndarray, *, per_feature: bool
+    ) -> None:
         clouds = [target if source is None else source, target]
         (self.source_mean, source_std), (self.target_mean, target_std) = map(_mean_and_std, clouds)
         self.source_collapsed = not source_std.any()
@@ -331,14 +487,21 @@ def check_times(t, name: str, n_samples: int | None = None) -> np.ndarray:
     return times if n_samples is None else np.broadcast_to(times, n_samples)
 
 
-def _mean_and_std(cloud: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def chunks(rows: Rows | np.ndarray) -> Iterator[np.ndarray]:
+    """The rows of an array, some at a time."""
+    n_at_once = max(1, _CHUNK_SIZE // rows[:1].size)
+    return (rows[chunk] for chunk in gen_batches(len(rows), n_at_once))
+
+
+def _mean_and_std(cloud: Rows | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation in float64; exactly zero for a constant column."""
-    mean = cloud.mean(axis=0, dtype=np.float64)
-    largest = np.abs(cloud - mean).max(axis=0)
+    n_rows = len(cloud)
+    mean = sum(chunk.sum(axis=0, dtype=np.float64) for chunk in chunks(cloud)) / n_rows
+    largest = np.max([np.abs(chunk - mean).max(axis=0) for chunk in chunks(cloud)], axis=0)
     safe = np.where(largest > 0, largest, 1)
-    std = safe * np.sqrt(np.square((cloud - mean) / safe).mean(axis=0))
+    square = sum(np.square((chunk - mean) / safe).sum(axis=0) for chunk in chunks(cloud))
     rounding = 10 * np.finfo(np.float64).eps * np.abs(mean)
-    return mean, np.where(largest > rounding, std, 0)
+    return mean, np.where(largest > rounding, safe * np.sqrt(square / n_rows), 0)
 
 
 def warn_caller(message: str, category: type[Warning]) -> None:

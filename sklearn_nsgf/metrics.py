@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import inspect
+import math
+from numbers import Integral
+
 import numpy as np
 import ot
 import torch
+from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.metrics import pairwise_distances_chunked
-from sklearn.utils import check_array
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.utils import check_array, check_random_state, check_scalar
+from sklearn.utils.metadata_routing import MetadataRequest
 
 from sklearn_nsgf._torch import one_thread
+from sklearn_nsgf.domains import check_sample_domain
 from sklearn_nsgf.flow import sinkhorn_divergence as _sinkhorn_divergence
 
-__all__ = ["energy_distance", "frechet_distance", "sinkhorn_divergence", "wasserstein_distance"]
+__all__ = [
+    "classifier_two_sample_test",
+    "energy_distance",
+    "frechet_distance",
+    "make_transport_scorer",
+    "sinkhorn_divergence",
+    "sliced_wasserstein_distance",
+    "wasserstein_distance",
+]
 
 ENERGY_MAX_ROWS = 4096
+# Squares of the blur and of its inverse have to be floats.
+LARGEST_RATIO = 1e100
 
 
 def energy_distance(X, Y):
@@ -34,6 +52,12 @@ def energy_distance(X, Y):
     distance : float
         In units of the data.
 
+    Raises
+    ------
+    ValueError
+        If the samples have different features or hold NaN, one has a single row, or the distance is too
+        large for a float.
+
     References
     ----------
     .. [1] Székely, Rizzo. Energy statistics: A class of statistics based on distances. Journal of
@@ -45,12 +69,12 @@ def energy_distance(X, Y):
     >>> energy_distance([[0.0], [0.0]], [[3.0], [3.0]])
     6.0
     """
-    X, Y = _check_pair(X, Y, ensure_min_samples=2)
+    X, Y, unit = _check_pair(X, Y, ensure_min_samples=2)
     X, Y = _thin(X), _thin(Y)
     between = _sum_of_distances(X, Y) / (len(X) * len(Y))
     within_x = _sum_of_distances(X, X) / (len(X) * (len(X) - 1))
     within_y = _sum_of_distances(Y, Y) / (len(Y) * (len(Y) - 1))
-    return float(2 * between - within_x - within_y)
+    return _finite(2 * between - within_x - within_y, unit)
 
 
 def wasserstein_distance(X, Y):
@@ -68,15 +92,64 @@ def wasserstein_distance(X, Y):
         In units of the data. Between two samples of one distribution it is not zero but falls with
         their size, slowly in many dimensions.
 
+    Raises
+    ------
+    ValueError
+        If the samples have different features or hold NaN, or the distance is too large for a float.
+
     Examples
     --------
     >>> from sklearn_nsgf.metrics import wasserstein_distance
     >>> wasserstein_distance([[0.0], [1.0]], [[5.0], [4.0]])
     4.0
     """
-    X, Y = _check_pair(X, Y)
+    X, Y, unit = _check_pair(X, Y)
     costs = ot.dist(X, Y)
-    return float(np.sqrt(ot.emd2([], [], costs, numItermax=10_000_000)))
+    return _finite(math.sqrt(max(ot.emd2([], [], costs, numItermax=10_000_000), 0.0)), unit)
+
+
+def sliced_wasserstein_distance(X, Y, *, n_projections=200, random_state=0):
+    r"""Sliced 2-Wasserstein distance between two samples.
+
+    Root of the mean square of the 2-Wasserstein distances between the samples projected on random lines
+    [1]_. It costs a sort for each line, also with very many rows.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_x, n_features)
+    Y : array-like of shape (n_y, n_features)
+    n_projections : int, default=200
+        Number of lines.
+    random_state : int, RandomState instance or None, default=0
+        Seed of their directions. Only values of the same lines should be compared.
+
+    Returns
+    -------
+    distance : float
+        In units of the data. A shift of length s has the distance s / sqrt(n_features), up to the draw
+        of the lines; with a single feature it is the 2-Wasserstein distance itself.
+
+    Raises
+    ------
+    ValueError
+        If the samples have different features or hold NaN, or the distance is too large for a float.
+
+    References
+    ----------
+    .. [1] Bonneel, Rabin, Peyré, Pfister. Sliced and Radon Wasserstein Barycenters of Measures. Journal of
+       Mathematical Imaging and Vision 51(1), 2015.
+
+    Examples
+    --------
+    >>> from sklearn_nsgf.metrics import sliced_wasserstein_distance
+    >>> round(sliced_wasserstein_distance([[0.0], [1.0]], [[5.0], [4.0]]), 6)
+    4.0
+    """
+    X, Y, unit = _check_pair(X, Y)
+    check_scalar(n_projections, "n_projections", Integral, min_val=1)
+    seed = check_random_state(random_state)
+    distance = ot.sliced_wasserstein_distance(X, Y, n_projections=n_projections, p=2, seed=seed)
+    return _finite(distance, unit)
 
 
 def sinkhorn_divergence(X, Y, *, blur):
@@ -95,15 +168,29 @@ def sinkhorn_divergence(X, Y, *, blur):
     divergence : float
         In squared units of the data.
 
+    Raises
+    ------
+    ValueError
+        If the samples have different features or hold NaN, `blur` is not positive or beyond what
+        can be solved beside such samples, or the divergence is too large for a float.
+
     Examples
     --------
     >>> from sklearn_nsgf.metrics import sinkhorn_divergence
     >>> round(sinkhorn_divergence([[0.0], [1.0]], [[5.0], [4.0]], blur=0.1), 6)
     8.0
     """
-    X, Y = _check_pair(X, Y)
+    if not 0 < blur < math.inf:
+        raise ValueError(f"blur={blur}: expected a positive blur.")
+    X, Y, unit = _check_pair(X, Y)
+    if not 1 / LARGEST_RATIO < blur / unit < LARGEST_RATIO:
+        raise ValueError(
+            f"blur={blur} and samples of the size {unit:.0e}: expected a blur between 1e-100 and 1e100 times "
+            "the size of the samples."
+        )
     with one_thread():
-        return float(_sinkhorn_divergence(torch.tensor(X), torch.tensor(Y), blur=blur))
+        divergence = float(_sinkhorn_divergence(torch.tensor(X), torch.tensor(Y), blur=blur / unit))
+    return _finite(divergence, unit, unit)
 
 
 def frechet_distance(X, Y):
@@ -126,6 +213,12 @@ def frechet_distance(X, Y):
     distance : float
         In squared units of the features.
 
+    Raises
+    ------
+    ValueError
+        If the samples have different features or hold NaN, one has a single row, or the distance is too
+        large for a float.
+
     References
     ----------
     .. [1] Dowson, Landau. The Fréchet distance between multivariate normal distributions. Journal of
@@ -139,13 +232,221 @@ def frechet_distance(X, Y):
     >>> frechet_distance([[0.0], [2.0]], [[3.0], [5.0]])
     9.0
     """
-    X, Y = _check_pair(X, Y, ensure_min_samples=2)
+    X, Y, unit = _check_pair(X, Y, ensure_min_samples=2)
     shift = X.mean(axis=0) - Y.mean(axis=0)
     root_x, root_y = map(_covariance_root, (X, Y))
     # The singular values are the roots of the eigenvalues of the product of both covariances.
     between = np.linalg.svd(root_x @ root_y.T, compute_uv=False).sum()
     distance = shift @ shift + np.square(root_x).sum() + np.square(root_y).sum() - 2 * between
-    return float(max(distance, 0.0))
+    return _finite(max(distance, 0.0), unit, unit)
+
+
+def classifier_two_sample_test(X, Y, *, classifier=None, cv=5, random_state=0):
+    r"""How well a classifier tells two samples apart.
+
+    Its cross-validated accuracy [1]_, with both samples weighing the same: 0.5 where it cannot tell
+    them apart, 1 where it always can.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_x, n_features)
+    Y : array-like of shape (n_y, n_features)
+    classifier : classifier, default=None
+        By default a seeded `sklearn.ensemble.ExtraTreesClassifier` with at least 5 rows in a leaf and
+        balanced classes. One that does not balance the classes may answer 0.5 only because the sizes of
+        the samples differ much.
+    cv : int or cross-validation splitter, default=5
+        Number of folds, stratified and shuffled, or a splitter.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the folds and of the default classifier.
+
+    Returns
+    -------
+    accuracy : float
+        Between 0 and 1. For samples of one distribution it scatters around 0.5; rows that both samples
+        share bring it below.
+
+    Raises
+    ------
+    ValueError
+        If the samples have different features or hold NaN, or one has fewer rows than there are folds.
+
+    References
+    ----------
+    .. [1] Lopez-Paz, Oquab. Revisiting Classifier Two-Sample Tests. ICLR 2017. arXiv:1610.06545.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_nsgf.metrics import classifier_two_sample_test
+    >>> X = np.linspace(0, 1, 50).reshape(-1, 1)
+    >>> classifier_two_sample_test(X, X + 2)
+    1.0
+    """
+    X, Y, _ = _check_pair(X, Y)
+    rng = check_random_state(random_state)
+    if isinstance(cv, Integral):
+        if min(len(X), len(Y)) < cv:
+            raise ValueError(
+                f"cv={cv} needs at least {cv} rows in each sample; got {len(X)} in X and {len(Y)} in Y."
+            )
+        cv = StratifiedKFold(cv, shuffle=True, random_state=rng)
+    if classifier is None:
+        classifier = ExtraTreesClassifier(
+            min_samples_leaf=5, class_weight="balanced", random_state=rng.randint(np.iinfo(np.int32).max)
+        )
+    is_y = np.repeat([0, 1], [len(X), len(Y)])
+    scores = cross_val_score(
+        classifier, np.concatenate([X, Y]), is_y, cv=cv, scoring="balanced_accuracy", error_score="raise"
+    )
+    return float(scores.mean())
+
+
+METRICS = {
+    "classifier_two_sample_test": classifier_two_sample_test,
+    "energy_distance": energy_distance,
+    "frechet_distance": frechet_distance,
+    "sinkhorn_divergence": sinkhorn_divergence,
+    "sliced_wasserstein_distance": sliced_wasserstein_distance,
+    "wasserstein_distance": wasserstein_distance,
+}
+# Part of the target's root mean squared distance that is the blur of a scorer.
+SCORER_BLUR = 0.1
+
+
+def make_transport_scorer(metric="energy_distance", **metric_params):
+    """Make a scorer of transports, for `scoring=` in searches and cross-validation.
+
+    What it compares depends on what it is given:
+
+    - `y` of two or more dimensions is the target sample: `estimator.transform(X)` with `y`;
+    - `sample_domain`: after `estimator.transform(X, sample_domain=sample_domain)` the rows of the source
+      with those of the target, so that in a pipeline the earlier steps have transformed both;
+    - neither: `estimator.sample` with `X`, for estimators that were fitted without a source; in a pipeline
+      with `X` as it comes out of the earlier steps.
+
+    One-dimensional `y` (labels) is not compared; an estimator with ``labels="condition"`` is given it. Of
+    a fitted search it is the best estimator that counts. With metadata routing a search passes
+    `sample_domain` on without further ado; without it searches pass none to a scorer.
+
+    Parameters
+    ----------
+    metric : str or callable, default="energy_distance"
+        Name of a function of `sklearn_nsgf.metrics`, or a callable of two arrays of shape
+        (n, n_features), the transported rows and the target, that returns a float, the lower the better.
+        Images are flattened to rows.
+    **metric_params : dict
+        Keyword arguments of `metric`. "sinkhorn_divergence" without `blur` takes 0.1 times the root mean
+        squared distance between the rows of the target that is compared: all estimators of a search are
+        measured with one ruler, whatever blur they were fitted with.
+
+    Returns
+    -------
+    scorer : callable
+        ``scorer(estimator, X, y=None, *, sample_domain=None)`` returns minus the metric, the higher the
+        better.
+
+    Raises
+    ------
+    ValueError
+        If there is no metric of that name.
+    TypeError
+        If the metric does not take `metric_params`.
+
+    Examples
+    --------
+    >>> from sklearn.preprocessing import FunctionTransformer
+    >>> from sklearn_nsgf.metrics import make_transport_scorer
+    >>> scorer = make_transport_scorer("wasserstein_distance")
+    >>> scorer
+    make_transport_scorer('wasserstein_distance')
+    >>> X, y = [[0.0], [1.0]], [[5.0], [4.0]]
+    >>> scorer(FunctionTransformer().fit(X), X, y)
+    -4.0
+    """
+    if not callable(metric):
+        if metric not in METRICS:
+            raise ValueError(f"metric={metric!r}: expected a callable or one of {sorted(METRICS)}.")
+        # A misspelt name should not wait for the first score.
+        inspect.signature(METRICS[metric]).bind_partial(None, None, **metric_params)
+    return _TransportScorer(metric, metric_params)
+
+
+class _TransportScorer:
+    def __init__(self, metric, metric_params: dict):
+        self.metric = metric
+        self.metric_params = metric_params
+
+    def __repr__(self):
+        name = repr(self.metric) if isinstance(self.metric, str) else _name(self.metric)
+        arguments = [name, *(f"{key}={value!r}" for key, value in self.metric_params.items())]
+        return f"make_transport_scorer({', '.join(arguments)})"
+
+    def get_metadata_routing(self):
+        """Request `sample_domain`, so that nobody has to call `set_score_request`."""
+        request = MetadataRequest(owner=repr(self))
+        request.score.add_request(param="sample_domain", alias=True)
+        return request
+
+    def __call__(self, estimator, X, y=None, *, sample_domain=None):
+        moved, target = map(_flat_rows, _samples_to_compare(estimator, X, y, sample_domain))
+        params = dict(self.metric_params)
+        if self.metric == "sinkhorn_divergence" and "blur" not in params:
+            params["blur"] = SCORER_BLUR * _root_mean_squared_distance(target)
+        metric = self.metric if callable(self.metric) else METRICS[self.metric]
+        return -float(metric(moved, target, **params))
+
+
+def _name(function) -> str:
+    return getattr(function, "__qualname__", repr(function))
+
+
+def _samples_to_compare(estimator, X, y, sample_domain):
+    """The transported or generated sample and that of the target."""
+    while hasattr(estimator, "best_estimator_"):
+        estimator = estimator.best_estimator_
+    last_step = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+    # Labels have one dimension, also those in a list.
+    has_target = y is not None and len(np.shape(y)) > 1
+    labels = {"labels": y} if getattr(last_step, "labels", None) == "condition" and not has_target else {}
+    if has_target:
+        if sample_domain is not None:
+            raise ValueError(
+                "y holds a target sample and sample_domain is given too; expected one of them, with "
+                "sample_domain labels or no y."
+            )
+        return estimator.transform(X), y
+    if sample_domain is not None:
+        n_samples = X.shape[0] if hasattr(X, "shape") else len(X)
+        is_source = check_sample_domain(sample_domain, n_samples, require=("source", "target"))
+        Z = np.asarray(estimator.transform(X, sample_domain=sample_domain, **labels))
+        return Z[is_source], Z[~is_source]
+    # The package's own estimators know what they were fitted on.
+    if not hasattr(last_step, "sample") or getattr(last_step, "_source_rows", None) is not None:
+        raise ValueError(
+            f"{type(last_step).__name__} transports a source to a target, and the scorer got X alone. Pass "
+            "the target sample as y, or both samples in X with sample_domain; a search hands sample_domain "
+            "to its scorer only after sklearn.set_config(enable_metadata_routing=True)."
+        )
+    target = _flat_rows(X if last_step is estimator else estimator[:-1].transform(X))
+    n_samples = len(target) if labels else min(len(target), ENERGY_MAX_ROWS)
+    return last_step.sample(n_samples, random_state=0, **labels), target
+
+
+def _flat_rows(X) -> np.ndarray:
+    X = np.asarray(X)
+    return X.reshape(len(X), -1)
+
+
+def _root_mean_squared_distance(rows: np.ndarray) -> float:
+    rows, _, unit = _check_pair(rows, rows)
+    distance = _finite(math.sqrt(2 * rows.var(axis=0, ddof=1).sum()) if len(rows) > 1 else 0.0, unit)
+    if distance == 0:
+        raise ValueError(
+            "the target's rows are all equal, and its blur would be 0: pass a positive blur to "
+            "make_transport_scorer('sinkhorn_divergence', blur=...)."
+        )
+    return distance
 
 
 def _covariance_root(X: np.ndarray) -> np.ndarray:
@@ -154,14 +455,37 @@ def _covariance_root(X: np.ndarray) -> np.ndarray:
     return np.linalg.qr(root, mode="r") if len(X) > X.shape[1] else root
 
 
-def _check_pair(X, Y, **options) -> tuple[np.ndarray, np.ndarray]:
+def _check_pair(X, Y, **options) -> tuple[np.ndarray, np.ndarray, float]:
+    """Both samples around a common centre and in a unit in which their squares are no larger than a float.
+
+    The unit is a power of two, which costs no precision.
+    """
     X = check_array(X, dtype=np.float64, input_name="X", **options)
     Y = check_array(Y, dtype=np.float64, input_name="Y", **options)
     if X.shape[1] != Y.shape[1]:
         raise ValueError(f"X has {X.shape[1]} features and Y has {Y.shape[1]}; expected the same.")
+    X, Y, coarse = _in_common_unit(X, Y)
     # Distances are computed from squared norms, which lose a shift that both samples share.
     centre = X.mean(axis=0)
-    return X - centre, Y - centre
+    X, Y, fine = _in_common_unit(X - centre, Y - centre)
+    return X, Y, coarse * fine
+
+
+def _in_common_unit(X: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    largest = max(np.abs(X).max(), np.abs(Y).max())
+    unit = math.ldexp(1.0, math.frexp(largest)[1] - 1) if largest > 0 else 1.0
+    return X / unit, Y / unit, unit
+
+
+def _finite(distance: float, *units: float) -> float:
+    """The distance in the data's own units."""
+    distance = math.prod([float(distance), *units])
+    if not math.isfinite(distance):
+        raise ValueError(
+            f"The distance of these samples is {distance} in float64: expected numbers whose distance a "
+            "float can hold. Divide X and Y by a common number."
+        )
+    return distance
 
 
 def _thin(rows: np.ndarray) -> np.ndarray:

@@ -165,7 +165,7 @@ def test_arguments_out_of_range(fitted):
 
 
 def test_a_target_is_asked_for(fitted):
-    with pytest.raises(ValueError, match="needs the target sample y"):
+    with pytest.raises(ValueError, match="needs the target sample, as y or"):
         fitted.score(GOOD)
 
 

@@ -19,11 +19,14 @@ LAYERS = [
     ["networks._embedding"],
     ["networks._mlp", "networks._unet", "networks._time_predictor"],
     ["networks._factory"],
-    ["networks", "metrics", "_training", "_validation"],
+    ["domains"],
+    ["networks", "metrics", "_training", "_version", "_tasks"],
+    ["_validation"],
+    ["_strata"],
     ["_base"],
     ["_sinkhorn_flow"],
     ["_flow_matching"],
-    ["_nsgf_plus_plus"],
+    ["_nsgf_plus_plus", "inspection"],
     [""],
 ]
 LEVELS = {module: level for level, layer in enumerate(LAYERS) for module in layer}

@@ -1,12 +1,27 @@
+import pickle
+
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 import scipy.linalg
+import sklearn
+from mean_shift import MeanShift, shifted_domains
 from scipy.spatial.distance import cdist
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
+from sklearn_nsgf import SinkhornFlowTransport
+from sklearn_nsgf.domains import DomainKFold, split_domains
 from sklearn_nsgf.metrics import (
+    classifier_two_sample_test,
     energy_distance,
     frechet_distance,
+    make_transport_scorer,
     sinkhorn_divergence,
+    sliced_wasserstein_distance,
     wasserstein_distance,
 )
 
@@ -45,7 +60,14 @@ def test_sinkhorn_divergence_of_a_shift_is_half_its_square():
 
 @pytest.mark.parametrize(
     "metric",
-    [energy_distance, wasserstein_distance, lambda X, Y: sinkhorn_divergence(X, Y, blur=1.0)],
+    [
+        energy_distance,
+        wasserstein_distance,
+        sliced_wasserstein_distance,
+        frechet_distance,
+        classifier_two_sample_test,
+        lambda X, Y: sinkhorn_divergence(X, Y, blur=1.0),
+    ],
 )
 def test_bad_input(metric):
     X = np.zeros((5, 2))
@@ -60,7 +82,7 @@ def test_energy_distance_needs_two_rows():
         energy_distance(np.zeros((1, 2)), np.zeros((5, 2)))
 
 
-@pytest.mark.parametrize("metric", [energy_distance, wasserstein_distance])
+@pytest.mark.parametrize("metric", [energy_distance, wasserstein_distance, sliced_wasserstein_distance])
 def test_a_common_shift_costs_no_precision(metric):
     rng = np.random.default_rng(0)
     X, Y = rng.normal(size=(40, 2)), 3 + rng.normal(size=(50, 2))
@@ -106,3 +128,274 @@ def test_frechet_distance_of_degenerate_samples():
         frechet_distance(X[:1], X)
     with pytest.raises(ValueError, match="X has 2 features and Y has 3"):
         frechet_distance(X, np.ones((5, 3)))
+
+
+def test_sliced_wasserstein_distance_of_one_feature_is_exact():
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(40, 1)), rng.normal(3, 2, size=(30, 1))
+    assert sliced_wasserstein_distance(X, Y) == pytest.approx(wasserstein_distance(X, Y))
+    assert sliced_wasserstein_distance(X, X[::-1] + 3, n_projections=1) == pytest.approx(3)
+
+
+def test_sliced_wasserstein_distance_of_a_shift():
+    X = np.random.default_rng(0).normal(size=(50, 4))
+    shifted = np.flip(X, 0) + np.array([2, 0, 0, 0])
+    assert sliced_wasserstein_distance(X, shifted, n_projections=20_000) == pytest.approx(1, rel=0.03)
+    assert sliced_wasserstein_distance(X, shifted) == sliced_wasserstein_distance(X, shifted)
+    assert sliced_wasserstein_distance(X, X[::-1]) == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValueError, match="n_projections"):
+        sliced_wasserstein_distance(X, X, n_projections=0)
+
+
+def test_classifier_two_sample_test_from_equal_to_separable():
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(400, 2)), rng.normal(size=(150, 2))
+    accuracy = classifier_two_sample_test(X, Y)
+    assert accuracy == pytest.approx(0.5, abs=0.08)
+    assert accuracy == classifier_two_sample_test(X, Y)
+    assert classifier_two_sample_test(X, Y + 10) == 1
+    wider = rng.normal(size=(150, 2)) * 3
+    assert 0.65 < classifier_two_sample_test(X, wider) < 0.95
+
+
+def test_classifier_two_sample_test_with_a_classifier_and_a_splitter():
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(200, 1)), rng.normal(2, size=(200, 1))
+    accuracy = classifier_two_sample_test(X, Y, classifier=LogisticRegression(), cv=StratifiedKFold(3))
+    # The best that there is: the normal distribution function of half the shift.
+    assert accuracy == pytest.approx(0.841, abs=0.04)
+    with pytest.raises(ValueError, match=r"cv=5 needs at least 5 rows in each sample; got 200 in X and 3"):
+        classifier_two_sample_test(X, Y[:3])
+
+
+@pytest.mark.parametrize("exponent", [-500, 40, 500, 980])
+@pytest.mark.parametrize("metric", [energy_distance, wasserstein_distance, sliced_wasserstein_distance])
+def test_distances_follow_the_unit(metric, exponent):
+    """From 3e-151 to 1e295, where squares are no floats any more; a power of two costs nothing."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(20, 2)), rng.normal(1, size=(30, 2))
+    assert metric(X * 2.0**exponent, Y * 2.0**exponent) == metric(X, Y) * 2.0**exponent
+
+
+@pytest.mark.parametrize("exponent", [-400, 40, 400])
+def test_squared_distances_follow_the_unit(exponent):
+    rng = np.random.default_rng(0)
+    unit, X, Y = 2.0**exponent, rng.normal(size=(20, 2)), rng.normal(1, size=(30, 2))
+    assert frechet_distance(X * unit, Y * unit) == frechet_distance(X, Y) * unit**2
+    divergence = sinkhorn_divergence(X, Y, blur=0.25)
+    assert sinkhorn_divergence(X * unit, Y * unit, blur=0.25 * unit) == divergence * unit**2
+
+
+def test_a_distance_that_no_float_can_hold_is_an_error():
+    X, Y = np.array([[0.0], [1.0]]), np.array([[5.0], [7.0]])
+    with pytest.raises(ValueError, match=r"distance of these samples is inf.*Divide X and Y"):
+        frechet_distance(X * 1e160, Y * 1e160)
+    with pytest.raises(ValueError, match=r"distance of these samples is inf"):
+        sinkhorn_divergence(X * 1e160, Y * 1e160, blur=1e159)
+    for metric in (energy_distance, wasserstein_distance, sliced_wasserstein_distance):
+        with pytest.raises(ValueError, match=r"distance of these samples is inf"):
+            metric(np.full((2, 1), -1.7e308), np.full((2, 1), 1.7e308))
+        assert metric(X + 1e308, Y + 1e308) == 0
+
+
+@pytest.mark.parametrize("scale", [1e-160, 1e160])
+def test_sinkhorn_divergence_needs_a_blur_of_the_samples_size(scale):
+    X = np.array([[0.0], [1.0]])
+    with pytest.raises(ValueError, match=r"blur=0.1 and samples of the size \de[-+]16\d"):
+        sinkhorn_divergence(X * scale, 3 * X * scale, blur=0.1)
+    with pytest.raises(ValueError, match="expected a positive blur"):
+        sinkhorn_divergence(X, X, blur=0)
+
+
+@pytest.fixture
+def routing():
+    with sklearn.config_context(enable_metadata_routing=True):
+        yield
+
+
+NAMES = [
+    "classifier_two_sample_test",
+    "energy_distance",
+    "frechet_distance",
+    "sinkhorn_divergence",
+    "sliced_wasserstein_distance",
+    "wasserstein_distance",
+]
+
+
+def test_scorer_of_a_target_in_y():
+    """A shift of half the way leaves the other half."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, 2))
+    y = np.flip(X, 0) + np.array([6, 8])
+    estimator = MeanShift(part=0.5).fit(X, y)
+    assert make_transport_scorer("wasserstein_distance")(estimator, X, y) == pytest.approx(-5)
+    assert make_transport_scorer("sinkhorn_divergence", blur=0.01)(estimator, X, y) == pytest.approx(-12.5)
+    expected = -energy_distance(X + np.array([3, 4]), y[:20])
+    assert make_transport_scorer()(estimator, X, y[:20]) == pytest.approx(expected)
+    columns = {"a": y[:, 0], "b": y[:, 1]}
+    for frame in (pd.DataFrame(columns), pl.DataFrame(columns)):
+        assert make_transport_scorer()(estimator, X, frame) == make_transport_scorer()(estimator, X, y)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scorer_of_two_domains(name):
+    X, y, sample_domain = shifted_domains()
+    source, target = split_domains(X, sample_domain)
+    scorer = make_transport_scorer(name)
+    scores = [
+        scorer(MeanShift(part).fit(X, sample_domain=sample_domain), X, y, sample_domain=sample_domain)
+        for part in (0.0, 1.0)
+    ]
+    assert scores[0] < scores[1]
+    if name != "sinkhorn_divergence":
+        metric = globals()[name]
+        assert scores[1] == pytest.approx(-metric(source + target.mean(0) - source.mean(0), target))
+
+
+def test_the_ruler_is_the_targets_not_the_estimators():
+    X, _, sample_domain = shifted_domains()
+    target = split_domains(X, sample_domain)[1]
+    squares = cdist(target, target, "sqeuclidean")[~np.eye(len(target), dtype=bool)]
+    estimator = MeanShift().fit(X, sample_domain=sample_domain)
+    estimator.blur_ = estimator.blur = 7.0
+    scores = [
+        make_transport_scorer("sinkhorn_divergence", **blur)(estimator, X, sample_domain=sample_domain)
+        for blur in ({}, {"blur": 0.1 * np.sqrt(squares.mean())})
+    ]
+    assert scores[0] == pytest.approx(scores[1])
+    with pytest.raises(ValueError, match="pass a positive blur to make_transport_scorer"):
+        make_transport_scorer("sinkhorn_divergence")(estimator, X, np.zeros((5, 2)))
+
+
+def test_scorer_of_a_generator():
+    X = np.random.default_rng(0).normal([3, 4], size=(300, 2))
+    scorer = make_transport_scorer()
+    estimator = MeanShift().fit(X)
+    assert abs(scorer(estimator, X)) < 0.1
+    assert scorer(estimator, X, np.zeros(300)) == scorer(estimator, X)
+    assert scorer(MeanShift(part=0.0).fit(X), X) < -3
+    assert abs(scorer(make_pipeline(StandardScaler(), MeanShift()).fit(X), X)) < 0.1
+
+
+def test_scorer_of_images():
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(20, 4, 3)), rng.normal(2, size=(15, 4, 3))
+    scorer = make_transport_scorer("wasserstein_distance")
+    expected = -wasserstein_distance((X + Y.mean(0) - X.mean(0)).reshape(20, -1), Y.reshape(15, -1))
+    assert scorer(MeanShift().fit(X, Y), X, Y) == pytest.approx(expected)
+    assert scorer(MeanShift().fit(Y), Y) < 0
+
+
+def test_scorer_with_a_callable():
+    def difference_of_means(moved, target, power=1):
+        return np.abs(moved.mean() - target.mean()) ** power
+
+    scorer = make_transport_scorer(difference_of_means, power=2)
+    X, y = np.zeros((4, 1)), np.full((3, 1), 4.0)
+    assert scorer(MeanShift(part=0.5).fit(X, y), X, y) == -4
+    assert repr(scorer).endswith("difference_of_means, power=2)")
+
+
+def test_scorer_hands_labels_on_where_they_condition():
+    X, y, sample_domain = shifted_domains()
+    for labels, expected in {"condition": y, "ignore": None}.items():
+        estimator = MeanShift(labels=labels).fit(X, sample_domain=sample_domain)
+        make_transport_scorer()(estimator, X, y, sample_domain=sample_domain)
+        assert estimator.labels_seen_ is expected
+        estimator = MeanShift(labels=labels).fit(X)
+        make_transport_scorer()(estimator, X, y)
+        assert estimator.labels_seen_ is expected
+
+
+def test_scorer_is_a_value():
+    scorer = make_transport_scorer("sinkhorn_divergence", blur=0.1)
+    assert repr(scorer) == "make_transport_scorer('sinkhorn_divergence', blur=0.1)"
+    assert repr(make_transport_scorer()) == "make_transport_scorer('energy_distance')"
+    X, _, sample_domain = shifted_domains()
+    estimator = MeanShift().fit(X, sample_domain=sample_domain)
+    values = [
+        each(estimator, X, sample_domain=sample_domain)
+        for each in (scorer, pickle.loads(pickle.dumps(scorer)))
+    ]
+    assert values[0] == values[1]
+
+
+def test_bad_scorers():
+    with pytest.raises(ValueError, match=r"metric='energy': expected a callable or one of \['classifier"):
+        make_transport_scorer("energy")
+    with pytest.raises(TypeError, match="blurr"):
+        make_transport_scorer("sinkhorn_divergence", blurr=0.1)
+    X, y = np.zeros((4, 1)), np.ones((4, 1))
+    estimator, scorer = MeanShift().fit(X, y), make_transport_scorer()
+    with pytest.raises(ValueError, match="expected one of them"):
+        scorer(estimator, X, y, sample_domain=[1, 1, -2, -2])
+    with pytest.raises(ValueError, match="no target rows"):
+        scorer(estimator, X, sample_domain=[1, 1, 1, 1])
+    with pytest.raises(
+        ValueError, match="StandardScaler transports a source to a target, and the scorer got X"
+    ):
+        scorer(StandardScaler().fit(X), X)
+
+
+def test_scorer_knows_that_an_estimator_has_a_source():
+    rng = np.random.default_rng(0)
+    flow = SinkhornFlowTransport(n_flows=2, flow_batch_size=16, n_steps=2, max_iter=5, random_state=0)
+    X, y = rng.normal(size=(20, 2)), rng.normal(size=(25, 2))
+    with pytest.raises(ValueError, match=r"got X alone.*set_config\(enable_metadata_routing=True\)"):
+        make_transport_scorer()(flow.fit(X, y), X)
+    assert np.isfinite(make_transport_scorer()(flow.fit(X), X))
+
+
+@pytest.mark.parametrize("estimator", [MeanShift(), make_pipeline(StandardScaler(), MeanShift())])
+def test_searches_hand_sample_domain_to_the_scorer(routing, estimator):
+    X, y, sample_domain = shifted_domains(90, 60)
+    name = "part" if isinstance(estimator, MeanShift) else "meanshift__part"
+    options = {"cv": DomainKFold(3), "error_score": "raise"}
+    for labels in (None, y):
+        search = GridSearchCV(
+            estimator, {name: [0.0, 0.5, 1.0, 2.0]}, scoring=make_transport_scorer(), **options
+        ).fit(X, labels, sample_domain=sample_domain)
+        assert search.best_params_ == {name: 1.0}
+        assert search.best_score_ > 0.2 * search.cv_results_["mean_test_score"][0]
+    scoring = {
+        "energy": make_transport_scorer(),
+        "sliced": make_transport_scorer("sliced_wasserstein_distance"),
+    }
+    several = GridSearchCV(estimator, {name: [0.0, 1.0]}, scoring=scoring, refit="sliced", **options)
+    several.fit(X, sample_domain=sample_domain)
+    assert several.best_params_ == {name: 1.0}
+    assert several.cv_results_["mean_test_energy"][0] < several.cv_results_["mean_test_energy"][1]
+    for nested in (search, several):
+        result = cross_validate(
+            nested, X, params={"sample_domain": sample_domain}, scoring=make_transport_scorer(), **options
+        )
+        assert np.all(result["test_score"] > 0.2 * several.cv_results_["mean_test_energy"][0])
+
+
+def test_search_without_routing():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, 2))
+    y = np.flip(X, 0) + np.array([6, 8])
+    grid, scorer = {"part": [0.0, 1.0, 2.0]}, make_transport_scorer()
+    assert GridSearchCV(MeanShift(), grid, scoring=scorer, error_score="raise").fit(X, y).best_params_ == {
+        "part": 1.0
+    }
+    generator = GridSearchCV(MeanShift(), grid, scoring=scorer, error_score="raise").fit(y)
+    assert generator.best_params_ == {"part": 1.0}
+
+
+def test_scorer_with_a_splitter_of_skada():
+    with sklearn.config_context():
+        # It switches metadata routing on where it is imported.
+        model_selection = pytest.importorskip("skada.model_selection")
+        X, _, sample_domain = shifted_domains()
+        sklearn.set_config(enable_metadata_routing=True)
+        search = GridSearchCV(
+            MeanShift(),
+            {"part": [0.0, 1.0]},
+            scoring=make_transport_scorer(),
+            cv=model_selection.SourceTargetShuffleSplit(3, test_size=0.3, random_state=0),
+            error_score="raise",
+        ).fit(X, sample_domain=sample_domain)
+    assert search.best_params_ == {"part": 1.0}

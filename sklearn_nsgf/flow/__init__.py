@@ -3,11 +3,11 @@
 Everything here works on torch tensors in the data's own units and knows no estimator.
 """
 
-from sklearn_nsgf.flow._coupling import couple
+from sklearn_nsgf.flow._coupling import class_probabilities, couple
 from sklearn_nsgf.flow._ode import odeint
 from sklearn_nsgf.flow._particles import Trajectory, blur_schedule, particle_flow, step_sizes
 from sklearn_nsgf.flow._path import PathSample, straight_path
-from sklearn_nsgf.flow._pool import Couplings, SinkhornFlows, TrajectoryPool
+from sklearn_nsgf.flow._pool import Couplings, PathPool, SinkhornFlows, StackedBlocks, TrajectoryPool
 from sklearn_nsgf.flow._samplers import ArraySampler, GaussianSampler, PushforwardSampler
 from sklearn_nsgf.flow._sinkhorn import (
     SinkhornPotentials,
@@ -22,14 +22,17 @@ __all__ = [
     "ArraySampler",
     "Couplings",
     "GaussianSampler",
+    "PathPool",
     "PathSample",
     "PushforwardSampler",
     "SinkhornFlows",
     "SinkhornPotentials",
     "SinkhornVelocity",
+    "StackedBlocks",
     "Trajectory",
     "TrajectoryPool",
     "blur_schedule",
+    "class_probabilities",
     "couple",
     "odeint",
     "particle_flow",

@@ -10,9 +10,12 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from sklearn_nsgf.flow._samplers import Rows
 from sklearn_nsgf.flow._sinkhorn import check_clouds, sinkhorn_potentials
 
 COUPLINGS = ("exact", "independent", "sinkhorn")
+# Rows of each sample that a plan between classes is made of.
+_PLAN_ROWS = 4096
 
 
 def couple(
@@ -91,6 +94,63 @@ def couple(
         logits = (potentials.g - torch.cdist(x, y).square() / 2) / blur**2
         return rows, _draw_columns(logits.softmax(-1), rng)
     raise ValueError(f"coupling={coupling!r}, blur={blur}: use one of {COUPLINGS}, 'sinkhorn' with a blur.")
+
+
+def class_probabilities(
+    rows: Rows, places: np.ndarray, others: Rows, codes: np.ndarray, n_classes: int, *, blur: float
+) -> np.ndarray:
+    r"""Classes of some rows, from the classes of the points that an entropic plan sends to them.
+
+    ``P(c | j) = sum_{i in c} plan_ij / sum_{i labelled} plan_ij``, where the plan is that between both
+    samples, or between 4 096 rows of them.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, n_features), or `Rows`
+        A sample.
+    places : ndarray of int
+        Rows of that sample whose classes are wanted.
+    others : ndarray of shape (m, n_features), or `Rows`
+        The other sample.
+    codes : ndarray of shape (m,)
+        Class of each of the others, an index below `n_classes`, or -1 for none.
+    n_classes : int
+    blur : float
+        Square root of the temperature of the plan, in units of the data.
+
+    Returns
+    -------
+    probabilities : ndarray of shape (len(places), n_classes)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_nsgf.flow import class_probabilities
+    >>> rows, others = np.array([[5.0], [6.0]], np.float32), np.array([[0.0], [1.0]], np.float32)
+    >>> class_probabilities(rows, np.array([0, 1]), others, np.array([1, 0]), 2, blur=0.1).round(2)
+    array([[0., 1.],
+           [1., 0.]], dtype=float32)
+    """
+    rng = np.random.default_rng(0)
+    chosen = [
+        np.sort(rng.choice(len(sample), min(len(sample), _PLAN_ROWS), replace=False))
+        for sample in (others, rows)
+    ]
+    x, y = (
+        torch.from_numpy(np.asarray(sample[each], dtype=np.float32))
+        for sample, each in zip((others, rows), chosen, strict=True)
+    )
+    f = sinkhorn_potentials(x, y, blur=blur, tol=1e-2).f
+    codes = codes[chosen[0]]
+    labelled = torch.from_numpy(codes >= 0)
+    members = torch.from_numpy(np.eye(n_classes, dtype=np.float32)[codes[codes >= 0]])
+    x, f = x[labelled], f[labelled]
+    probabilities = []
+    for start in range(0, len(places), _PLAN_ROWS):
+        points = torch.from_numpy(np.asarray(rows[places[start : start + _PLAN_ROWS]], dtype=np.float32))
+        shares = ((f - torch.cdist(points, x).square() / 2) / blur**2).softmax(-1)
+        probabilities.append((shares @ members).numpy())
+    return np.concatenate(probabilities)
 
 
 def _draw_columns(plan: Tensor, rng: np.random.Generator) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import joblib
@@ -32,18 +32,79 @@ Seeds = Sequence[np.random.SeedSequence]
 
 
 class BlockMaker(Protocol):
-    """Makes paths in blocks of equal size, each from a seed of its own."""
+    """Makes paths in blocks of equal size, each from a seed of its own.
+
+    Attributes
+    ----------
+    n_paths : int
+        Number of paths in a block.
+    """
+
+    n_paths: int
 
     def __call__(self, seeds: Seeds) -> Tensor:
         """Return the blocks of these seeds, of shape (n_blocks, n_paths, n_nodes, n_features)."""
         ...
 
 
-class TrajectoryPool:
-    """Paths of particles, made in blocks, from which training draws points and velocities.
+class PathPool:
+    """Paths of particles, from which training draws points and velocities.
 
     Between two nodes a path is straight, so that it has a velocity at every time and not only at
     the nodes; with harmonic steps that velocity hardly changes from one segment to the next.
+
+    Parameters
+    ----------
+    paths : Tensor of shape (n_paths, n_nodes, n_features)
+        The nodes lie at the times ``k / (n_nodes - 1)``.
+    labels : Tensor of shape (n_paths,), optional
+        Index of each path's class; a shorter one repeats itself.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_nsgf.flow import PathPool
+    >>> pool = PathPool(torch.tensor([[[0.0], [3.0]]]))
+    >>> pool.sample(2, torch.Generator().manual_seed(0)).v_t
+    tensor([[3.],
+            [3.]])
+    """
+
+    def __init__(self, paths: Tensor, labels: Tensor | None = None) -> None:
+        self.paths, self.labels = paths, labels
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def sample(self, n_samples: int, generator: torch.Generator) -> PathSample:
+        """Draw points at uniform times on random paths, with the paths' velocities there."""
+        paths, labels = self.paths, self.labels
+        n_paths, n_segments = len(paths), paths.shape[1] - 1
+        path = torch.randint(n_paths, (n_samples,), generator=generator, device=paths.device)
+        segment = torch.randint(n_segments, (n_samples,), generator=generator, device=paths.device)
+        batch = straight_path(
+            paths[path, segment].float(),
+            paths[path, segment + 1].float(),
+            segment / n_segments,
+            (segment + 1) / n_segments,
+            torch.rand(n_samples, generator=generator, device=paths.device),
+        )
+        return batch if labels is None else batch._replace(y=labels[path % len(labels)])
+
+    def followed_by(self, older: PathPool, n_paths: int) -> PathPool:
+        """The paths of this pool and then those of an older one, at most `n_paths`."""
+        pools = [self, older]
+        paths = torch.cat([pool.paths.to(self.paths.device) for pool in pools])[:n_paths]
+        labels = [
+            pool.labels.to(paths.device).repeat(len(pool) // len(pool.labels))
+            for pool in pools
+            if pool.labels is not None
+        ]
+        return PathPool(paths, torch.cat(labels)[:n_paths] if labels else None)
+
+
+class TrajectoryPool(PathPool):
+    """Paths that are made in blocks, some of them while training draws from the others.
 
     A pool that is given more blocks than it holds starts with the first ones and makes the others while it
     is drawn from, evenly over the expected draws: first in, first out. Every block has a seed of
@@ -51,7 +112,7 @@ class TrajectoryPool:
 
     Parameters
     ----------
-    make_blocks : callable
+    make_blocks : BlockMaker
         Takes a list of seeds, returns a tensor of shape (n_blocks, n_paths, n_nodes, n_features).
         The nodes lie at the times ``k / (n_nodes - 1)``.
     n_blocks : int
@@ -64,6 +125,11 @@ class TrajectoryPool:
     dtype : torch.dtype, default=torch.float32
         In which the paths are kept. float16 halves the memory and moves points by 0.05 % of
         their distance from the origin.
+    labels : Tensor of shape (n_paths,), optional
+        Index of the class of each path of a block, the same for all blocks.
+    report : callable, optional
+        Is called with the number of blocks that have been made, at most ten times, while the pool is
+        filled. If it returns true, no more are made, now and later.
 
     Attributes
     ----------
@@ -80,34 +146,38 @@ class TrajectoryPool:
         n_held: int | None = None,
         n_draws: int = 0,
         dtype: torch.dtype = torch.float32,
+        labels: Tensor | None = None,
+        report: Callable[[int], bool] | None = None,
     ) -> None:
         if n_blocks < 1 or (n_held is not None and n_held < 1):
             raise ValueError(f"n_blocks={n_blocks}, n_held={n_held}: expected at least one block.")
         self.make_blocks, self.n_draws = make_blocks, n_draws
         self.seeds = np.random.SeedSequence(seed).spawn(n_blocks)
         first = make_blocks(self.seeds[:1]).to(dtype)
-        if n_held is None:
-            n_held = max(1, _LARGEST_POOL // (first.numel() * first.element_size()))
-        self.n_held = min(n_held, n_blocks)
-        self.n_renewed = max(1, self.n_held // _RENEWED_SHARE)
-        self.blocks = first.new_empty(self.n_held, *first.shape[1:])
+        n_held = min(n_held or most_held(first), n_blocks)
+        self.n_renewed = max(1, n_held // _RENEWED_SHARE)
+        self.blocks = first.new_empty(n_held, *first.shape[1:])
         self.blocks[:1] = first
         self.n_made, self.n_drawn = 1, 0
-        self._make_until(self.n_held)
+        self._fill(report)
+        super().__init__(self.blocks.flatten(0, 1), labels)
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @property
-    def paths(self) -> Tensor:
-        return self.blocks.flatten(0, 1)
+    def _fill(self, report: Callable[[int], bool] | None) -> None:
+        if report is None:
+            return self._make_until(len(self.blocks))
+        for n_blocks in reporting_points(len(self.blocks)):
+            self._make_until(n_blocks)
+            if report(n_blocks):
+                self.blocks, self.seeds = self.blocks[:n_blocks], self.seeds[:n_blocks]
+                break
 
     def _make_until(self, n_blocks: int) -> None:
         """Make the next blocks in the place of the oldest."""
+        n_held = len(self.blocks)
         n_at_once = max(1, _LARGEST_PART // (4 * self.blocks[0].numel()))
         while self.n_made < n_blocks:
-            place = self.n_made % self.n_held
-            n_new = min(n_blocks - self.n_made, self.n_held - place, n_at_once)
+            place = self.n_made % n_held
+            n_new = min(n_blocks - self.n_made, n_held - place, n_at_once)
             new = self.make_blocks(self.seeds[self.n_made : self.n_made + n_new])
             self.blocks[place : place + n_new] = new.to(self.blocks.dtype)
             self.n_made += n_new
@@ -116,8 +186,9 @@ class TrajectoryPool:
         """Make the blocks that are due by now, if there are enough of them."""
         if self.n_draws == 0:
             return
-        n_later = len(self.seeds) - self.n_held
-        n_due = self.n_held + math.ceil(n_later * min(1.0, self.n_drawn / self.n_draws))
+        n_held = len(self.blocks)
+        n_later = len(self.seeds) - n_held
+        n_due = n_held + math.ceil(n_later * min(1.0, self.n_drawn / self.n_draws))
         if n_due - self.n_made >= min(self.n_renewed, len(self.seeds) - self.n_made):
             self._make_until(n_due)
 
@@ -125,17 +196,43 @@ class TrajectoryPool:
         """Draw points at uniform times on random paths, with the paths' velocities there."""
         self._renew()
         self.n_drawn += 1
-        paths = self.paths
-        n_paths, n_segments = len(paths), paths.shape[1] - 1
-        path = torch.randint(n_paths, (n_samples,), generator=generator, device=paths.device)
-        segment = torch.randint(n_segments, (n_samples,), generator=generator, device=paths.device)
-        return straight_path(
-            paths[path, segment].float(),
-            paths[path, segment + 1].float(),
-            segment / n_segments,
-            (segment + 1) / n_segments,
-            torch.rand(n_samples, generator=generator, device=paths.device),
-        )
+        return super().sample(n_samples, generator)
+
+
+def most_held(block: Tensor) -> int:
+    """How many blocks like this one a pool holds if nothing else is said."""
+    return max(1, _LARGEST_POOL // (block.numel() * block.element_size()))
+
+
+def reporting_points(n_blocks: int) -> list[int]:
+    """Numbers of blocks at which a pool of so many reports, ten at most."""
+    return [math.ceil(n_blocks * (k + 1) / min(10, n_blocks)) for k in range(min(10, n_blocks))]
+
+
+class StackedBlocks:
+    """Blocks that consist of smaller ones: of the flow of each class.
+
+    Parameters
+    ----------
+    makers : list of BlockMaker
+        One for each part of a block.
+    """
+
+    def __init__(self, makers: Sequence[BlockMaker]) -> None:
+        self.makers = makers
+        self.n_paths = sum(maker.n_paths for maker in makers)
+
+    def __call__(self, seeds: Seeds) -> Tensor:
+        if len(self.makers) == 1:
+            return self.makers[0](seeds)
+        own_seeds = zip(*(_children(seed, len(self.makers)) for seed in seeds), strict=True)
+        return torch.cat([make(own) for make, own in zip(self.makers, own_seeds, strict=True)], dim=1)
+
+
+def _children(seed: np.random.SeedSequence, n_children: int) -> list[np.random.SeedSequence]:
+    """Those that `spawn` returns the first time, whenever it is asked for."""
+    keys = [(*seed.spawn_key, k) for k in range(n_children)]
+    return [np.random.SeedSequence(seed.entropy, spawn_key=key) for key in keys]
 
 
 class SinkhornFlows:
@@ -148,7 +245,9 @@ class SinkhornFlows:
     source, target : Sampler
         Where the minibatches come from.
     n_particles : int
-        Number of source and of target points in each.
+        Number of source points in each flow.
+    n_targets : int, default=None
+        Number of target points, by default `n_particles`.
     device : torch device, default="cpu"
         Where the flows are simulated, many in one tensor if it is not the CPU, and where the pool lies.
     n_jobs : int, default=None
@@ -159,8 +258,8 @@ class SinkhornFlows:
 
     Attributes
     ----------
-    converged : float
-        Share of the Sinkhorn problems so far that met the tolerance.
+    n_problems, n_converged : int
+        Number of Sinkhorn problems so far, and of those that met the tolerance.
     marginal_error : float
         Largest marginal error of all of them.
 
@@ -171,7 +270,7 @@ class SinkhornFlows:
     >>> target = ArraySampler(np.random.default_rng(0).uniform(size=(50, 2)))
     >>> flows = SinkhornFlows(GaussianSampler([1.0, 1.0]), target, n_particles=32, blur=0.1, n_steps=4)
     >>> pool = TrajectoryPool(flows, n_blocks=3, seed=0)
-    >>> pool.paths.shape, flows.converged
+    >>> pool.paths.shape, flows.n_converged / flows.n_problems
     (torch.Size([96, 5, 2]), 1.0)
     """
 
@@ -181,18 +280,17 @@ class SinkhornFlows:
         target: Sampler,
         *,
         n_particles: int,
+        n_targets: int | None = None,
         device: torch.device | str = "cpu",
         n_jobs: int | None = None,
         **flow_options: Any,
     ) -> None:
-        self.source, self.target, self.n_particles = source, target, n_particles
+        self.source, self.target = source, target
+        self.n_paths = self.n_particles = n_particles
+        self.n_targets = n_targets or n_particles
         self.device, self.n_jobs, self.flow_options = torch.device(device), n_jobs, flow_options
         self.n_converged = self.n_problems = 0
         self.marginal_error = 0.0
-
-    @property
-    def converged(self) -> float:
-        return self.n_converged / max(1, self.n_problems)
 
     def __call__(self, seeds: Seeds) -> Tensor:
         n_at_once = max(1, _PLAN_SIZE_AT_ONCE.get(self.device.type, 1) // self.n_particles**2)
@@ -216,7 +314,7 @@ class SinkhornFlows:
     def _simulate(self, seeds: Seeds) -> tuple[Tensor, Tensor, Tensor]:
         """Paths of one flow for each seed, side by side, and how well they were solved."""
         draws = [
-            (self.source.draw(self.n_particles, rng), self.target.draw(self.n_particles, rng))
+            (self.source.draw(self.n_particles, rng), self.target.draw(self.n_targets, rng))
             for rng in map(np.random.default_rng, seeds)
         ]
         x, y = (torch.from_numpy(np.stack(clouds)).to(self.device) for clouds in zip(*draws, strict=True))
@@ -264,7 +362,9 @@ class Couplings:
         n_jobs: int | None = None,
         **coupling_options: Any,
     ) -> None:
-        self.source, self.target, self.coupling, self.n_points = source, target, coupling, n_points
+        self.source, self.target, self.coupling = source, target, coupling
+        self.n_points = [int(min(n_points, sampler.n_rows)) for sampler in (source, target)]
+        self.n_paths = max(self.n_points)
         self.device, self.n_jobs, self.coupling_options = torch.device(device), n_jobs, coupling_options
 
     def __call__(self, seeds: Seeds) -> Tensor:
@@ -273,8 +373,8 @@ class Couplings:
     def _couple(self, seed: np.random.SeedSequence) -> Tensor:
         rng = np.random.default_rng(seed)
         x, y = (
-            torch.from_numpy(sampler.draw(int(min(self.n_points, sampler.n_rows)), rng))
-            for sampler in (self.source, self.target)
+            torch.from_numpy(sampler.draw(n_points, rng))
+            for sampler, n_points in zip((self.source, self.target), self.n_points, strict=True)
         )
         with one_thread():
             rows, columns = couple(x, y, self.coupling, rng, **self.coupling_options)

@@ -9,15 +9,27 @@ stratified rows and Sobol points in place of independent ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch.quasirandom import SobolEngine
 
-# Strata finer than this matter to no minibatch, and cost time to find.
-_MAX_CELLS = 8192
+# The k-d tree is grown on a subset: at most so many rows, and about so many numbers.
+_TREE_ROWS, _TREE_SIZE = 2**14, 2**23
+# Numbers of an array that are read at a time.
+_CHUNK_SIZE = 2**20
+# Rows for each one drawn, above which there is no need to shuffle them all.
+_SPARSE = 64
+
+
+class Rows(Protocol):
+    """An array of shape (n, n_features), or what makes its rows when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, places: Any) -> np.ndarray: ...
 
 
 class Sampler(Protocol):
@@ -41,11 +53,14 @@ class ArraySampler:
 
     The rows are put in the order of a k-d tree, in which neighbours are near each other, and
     drawn at equal distances along that order after a shuffle among neighbours [1]_. Every row is
-    drawn with the same probability, and every region gets its share of each draw.
+    drawn with the same probability, and every region gets its share of each draw. The array may lie
+    on a disk: it is read in chunks once, and then row by row.
 
     Parameters
     ----------
-    rows : ndarray of shape (n, n_features)
+    rows : ndarray of shape (n, n_features), or `Rows`
+    weights : ndarray of shape (n,), default=None
+        Positive numbers: a row is drawn that much more often than others, if need be several times.
 
     References
     ----------
@@ -53,20 +68,37 @@ class ArraySampler:
        15(1), 1944.
     """
 
-    def __init__(self, rows: np.ndarray) -> None:
-        self.rows = rows
-        self.n_rows = len(rows)
+    def __init__(self, rows: Rows, weights: np.ndarray | None = None) -> None:
+        self.rows, self.weights = rows, weights
+        self.n_rows = len(rows) if weights is None else min(len(rows), max(1, round(weights.sum())))
         self.order = _tree_order(rows)
 
     def draw(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
         if n_samples > self.n_rows:
             raise ValueError(f"{n_samples} rows were asked for, of {self.n_rows}.")
+        if self.weights is None:
+            drawn = self._draw_equally(n_samples, rng)
+        else:
+            drawn = self._draw_weighted(n_samples, self.weights[self.order], rng)
+        return np.asarray(self.rows[self.order[drawn]], dtype=np.float32)
+
+    def _draw_equally(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
         spacing = self.n_rows / n_samples
-        places = np.argsort(np.arange(self.n_rows) + 2 * spacing * rng.random(self.n_rows))
-        drawn = (spacing * (np.arange(n_samples) + rng.random())).astype(int)
+        steps = np.arange(n_samples)
+        if spacing > _SPARSE:
+            drawn = (spacing * (steps + rng.random(n_samples))).astype(int)
+            return np.minimum(drawn, self.n_rows - 1)
+        drawn = (spacing * (steps + rng.random())).astype(int)
         # Rounding can lead past the last row.
-        chosen = self.order[places[np.minimum(drawn, self.n_rows - 1)]]
-        return np.asarray(self.rows[chosen], dtype=np.float32)
+        return _shuffled_nearby(self.n_rows, spacing, rng)[np.minimum(drawn, self.n_rows - 1)]
+
+    @staticmethod
+    def _draw_weighted(n_samples: int, weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        n_rows = len(weights)
+        places = _shuffled_nearby(n_rows, n_rows / n_samples, rng)
+        reach = np.cumsum(weights[places])
+        drawn = np.searchsorted(reach, reach[-1] / n_samples * (np.arange(n_samples) + rng.random()))
+        return places[np.minimum(drawn, n_rows - 1)]
 
 
 class GaussianSampler:
@@ -110,17 +142,50 @@ class PushforwardSampler:
         return self.transport(self.sampler.draw(n_samples, rng))
 
 
-def _tree_order(rows: np.ndarray) -> np.ndarray:
-    """Indices of the rows in the order of a k-d tree: halves along the feature that varies most."""
-    leaf_size = max(2, len(rows) // _MAX_CELLS)
-    order, stack = [], [np.arange(len(rows))]
-    while stack:
-        cell = stack.pop()
-        if len(cell) <= leaf_size:
-            order.append(cell)
-            continue
-        axis = rows[cell].var(axis=0).argmax()
-        half = len(cell) // 2
-        cell = cell[np.argpartition(rows[cell, axis], half)]
-        stack += [cell[half:], cell[:half]]
-    return np.concatenate(order)
+def _shuffled_nearby(n_rows: int, spacing: float, rng: np.random.Generator) -> np.ndarray:
+    return np.argsort(np.arange(n_rows) + 2 * spacing * rng.random(n_rows))
+
+
+def _tree_order(rows: Rows) -> np.ndarray:
+    """Indices of the rows in the order of a k-d tree: halves along the feature that varies most.
+
+    The planes are those of a subset; all rows are then sorted into its cells.
+    """
+    n_rows, n_features = len(rows), rows[:1].shape[1]
+    n_subset = max(1, min(n_rows, _TREE_ROWS, _TREE_SIZE // n_features))
+    n_levels = int(math.log2(max(1, n_subset / 2)))
+    n_subset = n_subset >> n_levels << n_levels
+    subset = np.sort(np.random.default_rng(0).choice(n_rows, n_subset, replace=False))
+    axes, planes = _grow_tree(np.asarray(rows[subset], dtype=np.float32), n_levels)
+    cells = np.concatenate([_cells(chunk, axes, planes) for chunk in _chunks(rows)])
+    return np.argsort(cells, kind="stable")
+
+
+def _grow_tree(rows: np.ndarray, n_levels: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """For each level, the axis and the place of the plane in each of its cells."""
+    axes, planes = [], []
+    order = np.arange(len(rows))[None]
+    for _ in range(n_levels):
+        cells = rows[order]
+        axis = cells.var(axis=1).argmax(axis=1)
+        values = np.take_along_axis(cells, axis[:, None, None], axis=2)[..., 0]
+        order = np.take_along_axis(order, values.argsort(axis=1, kind="stable"), axis=1)
+        half = order.shape[1] // 2
+        axes.append(axis)
+        planes.append(rows[order[:, half], axis])
+        order = order.reshape(-1, half)
+    return axes, planes
+
+
+def _cells(rows: np.ndarray, axes: list[np.ndarray], planes: list[np.ndarray]) -> np.ndarray:
+    """Number of the cell in which each row lies."""
+    cells, all_rows = np.zeros(len(rows), dtype=int), np.arange(len(rows))
+    for axis, plane in zip(axes, planes, strict=True):
+        cells = 2 * cells + (rows[all_rows, axis[cells]] >= plane[cells])
+    return cells
+
+
+def _chunks(rows: Rows) -> Iterator[np.ndarray]:
+    n_at_once = max(1, _CHUNK_SIZE // rows[:1].shape[1])
+    for start in range(0, len(rows), n_at_once):
+        yield np.asarray(rows[start : start + n_at_once], dtype=np.float32)

@@ -16,7 +16,7 @@ from sklearn_nsgf.networks._unet import UNet
 _AUTOCAST_DEVICES = {"cuda"}
 
 EventShape = tuple[int] | tuple[int, int, int]
-NetworkFactory = Callable[[EventShape], nn.Module]
+NetworkFactory = Callable[..., nn.Module]
 
 
 def make_network(
@@ -24,6 +24,7 @@ def make_network(
     *,
     network: nn.Module | NetworkFactory | None = None,
     hidden_layer_sizes: Sequence[int] = (256, 256, 256),
+    n_classes: int = 0,
     seed: int = 0,
 ) -> nn.Module:
     """Return a velocity network for points of shape `event_shape`.
@@ -33,10 +34,13 @@ def make_network(
     event_shape : (int,) or (int, int, int)
         Number of features; or channels, height and width of images.
     network : Module, callable or None, default=None
-        A module is copied, a callable is called with `event_shape`, None makes an `MLP` for vectors
-        and a `UNet` for images.
+        A module is copied, a callable is called with `event_shape`, and with `n_classes` if there are
+        classes, None makes an `MLP` for vectors and a `UNet` for images.
     hidden_layer_sizes : sequence of int, default=(256, 256, 256)
         Widths of the `MLP`; not used otherwise.
+    n_classes : int, default=0
+        Number of classes that the velocity depends on. With any, the network is called as
+        ``network(t, x, y)`` with their indices.
     seed : int, default=0
         Seeds the initial parameters, also those that a callable makes.
 
@@ -56,9 +60,14 @@ def make_network(
         raise ValueError(f"hidden_layer_sizes={hidden_layer_sizes!r} must be positive integers.")
     with isolated_rng(seed):
         if network is None:
-            return UNet(event_shape) if len(event_shape) == 3 else MLP(event_shape[0], hidden_layer_sizes)
-        made = copy.deepcopy(network) if isinstance(network, nn.Module) else network(event_shape)
-        _probe(made, event_shape)
+            if len(event_shape) == 3:
+                return UNet(event_shape, n_classes=n_classes)
+            return MLP(event_shape[0], hidden_layer_sizes, n_classes)
+        if isinstance(network, nn.Module):
+            made = copy.deepcopy(network)
+        else:
+            made = network(event_shape, n_classes) if n_classes else network(event_shape)
+        _probe(made, event_shape, n_classes)
     return made
 
 
@@ -80,29 +89,32 @@ class ImageRows(nn.Module):
         self.network = nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
         self.image_shape = image_shape
 
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+    def forward(self, t: Tensor, x: Tensor, *classes: Tensor) -> Tensor:
         images = x.unflatten(-1, self.image_shape).contiguous(memory_format=torch.channels_last)
         device = x.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.training and device in _AUTOCAST_DEVICES):
-            velocity = self.network(t, images)
+            velocity = self.network(t, images, *classes)
         return velocity.to(x.dtype).flatten(1)
 
 
-def _probe(network: nn.Module, event_shape: EventShape) -> None:
+def _probe(network: nn.Module, event_shape: EventShape, n_classes: int) -> None:
     points = f"(n, {', '.join(map(str, event_shape))})"
+    classes = f", class indices y below {n_classes} of shape (n,)" if n_classes else ""
+    call = "network(t, x, y)" if n_classes else "network(t, x)"
     expected = (
-        f"network must map times t of shape (n,) and points x of shape {points} to "
-        f"velocities of shape {points} when called as network(t, x)"
+        f"network must map times t of shape (n,), points x of shape {points}{classes} to "
+        f"velocities of shape {points} when called as {call}"
     )
     if not isinstance(network, nn.Module):
         raise ValueError(f"{expected}; got a {type(network).__name__}, not a torch.nn.Module.")
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ValueError(f"{expected}; it has no parameters to train.")
     t, x = torch.zeros(2), torch.zeros(2, *event_shape)
+    y = [torch.tensor([0, n_classes - 1])] if n_classes else []
     try:
         with torch.no_grad():
-            answer = network(t, x)
-            copy.deepcopy(network).double()(t.double(), x.double())
+            answer = network(t, x, *y)
+            copy.deepcopy(network).double()(t.double(), x.double(), *y)
     except Exception as error:
         raise ValueError(
             f"{expected}, in float32 for training and in float64 for float64 data; calling it raised "

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sklearn_nsgf.networks._embedding import TimeEmbedding
 
@@ -21,6 +22,8 @@ class MLP(nn.Module):
     ----------
     n_features : int
     hidden_layer_sizes : sequence of int, default=(256, 256, 256)
+    n_classes : int, default=0
+        Number of classes that `forward` takes as its third argument; 0 for none.
 
     Examples
     --------
@@ -30,14 +33,23 @@ class MLP(nn.Module):
     torch.Size([5, 2])
     """
 
-    def __init__(self, n_features: int, hidden_layer_sizes: Sequence[int] = (256, 256, 256)) -> None:
+    def __init__(
+        self,
+        n_features: int,
+        hidden_layer_sizes: Sequence[int] = (256, 256, 256),
+        n_classes: int = 0,
+    ) -> None:
         super().__init__()
+        self.n_classes = n_classes
         self.time_embedding = TimeEmbedding()
-        widths = [n_features + self.time_embedding.width, *hidden_layer_sizes]
+        widths = [n_features + self.time_embedding.width + n_classes, *hidden_layer_sizes]
         layers: list[nn.Module] = []
         for n_inputs, n_outputs in pairwise(widths):
             layers += [nn.Linear(n_inputs, n_outputs), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], n_features))
 
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        return self.layers(torch.cat([x, self.time_embedding(t)], dim=-1))
+    def forward(self, t: Tensor, x: Tensor, y: Tensor | None = None) -> Tensor:
+        inputs = [x, self.time_embedding(t)]
+        if y is not None:
+            inputs.append(functional.one_hot(y, self.n_classes).to(x.dtype))
+        return self.layers(torch.cat(inputs, dim=-1))

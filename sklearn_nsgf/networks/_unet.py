@@ -35,7 +35,7 @@ class UNet(nn.Module):
         Heads of the attention.
     dropout : float, default=0.0
     n_classes : int, default=0
-        Number of labels that `forward` takes; 0 for none.
+        Number of classes that `forward` takes as its third argument; 0 for none.
 
     Notes
     -----

@@ -7,10 +7,13 @@ from sklearn_nsgf.flow import (
     ArraySampler,
     Couplings,
     GaussianSampler,
+    PathPool,
     PushforwardSampler,
     SinkhornFlows,
+    StackedBlocks,
     TrajectoryPool,
     _pool,
+    _samplers,
     particle_flow,
 )
 
@@ -29,7 +32,7 @@ def build(n_blocks=4, seed=0, **options):
 def test_the_pool_holds_the_particles_paths():
     pool = build()
     assert pool.paths.shape == (4 * 64, 4, 2)
-    assert pool.make_blocks.converged == 1
+    assert pool.make_blocks.n_converged == pool.make_blocks.n_problems > 0
     assert 0 < pool.make_blocks.marginal_error <= 1e-3
 
     rng = np.random.default_rng(np.random.SeedSequence(0).spawn(4)[2])
@@ -54,7 +57,7 @@ def test_flows_side_by_side_are_those_one_after_the_other(monkeypatch):
     monkeypatch.setattr(_pool, "_PLAN_SIZE_AT_ONCE", {"cpu": 2 * 64**2})
     together = flows()
     torch.testing.assert_close(together(seeds), expected, rtol=0, atol=1e-2)
-    assert together.converged == 1
+    assert together.n_converged == together.n_problems
 
 
 def numbered(seeds):
@@ -188,6 +191,92 @@ def test_array_sampler_draws_every_row_equally_often_and_spreads_its_draws():
     assert counts.std() < 1.2 * 10.6
     # Independent draws would have a deviation of 3.9.
     assert np.std(right) < 2
+
+
+def test_weighted_rows_are_drawn_as_often_as_they_weigh():
+    weights = np.array([4.0, 1.0, 0.5, 2.5])
+    sampler, rng = ArraySampler(np.arange(4.0)[:, None], weights), np.random.default_rng(0)
+    assert sampler.n_rows == 4
+    counts = sum(np.bincount(sampler.draw(4, rng).ravel().astype(int), minlength=4) for _ in range(2000))
+    np.testing.assert_allclose(counts / 8000, weights / 8, atol=0.02)
+
+
+def test_few_of_many_rows_are_spread_as_well():
+    rows = np.random.default_rng(0).normal(size=(20_000, 2))
+    sampler, rng = ArraySampler(rows), np.random.default_rng(1)
+    draws = [sampler.draw(60, rng) for _ in range(300)]
+    # Independent draws would have a deviation of 3.9.
+    assert np.std([(drawn[:, 0] > 0).sum() for drawn in draws]) < 2
+    assert abs(np.mean(draws, axis=(0, 1))).max() < 0.02
+
+
+def test_rows_are_only_asked_for_in_parts(monkeypatch):
+    """What lies on a disk is never read as a whole."""
+
+    class OnDisk:
+        def __init__(self, rows):
+            self.rows, self.largest = rows, 0
+
+        def __len__(self):
+            return len(self.rows)
+
+        def __getitem__(self, places):
+            part = self.rows[places]
+            self.largest = max(self.largest, len(part))
+            return part
+
+    monkeypatch.setattr(_samplers, "_TREE_ROWS", 64)
+    monkeypatch.setattr(_samplers, "_CHUNK_SIZE", 200)
+    rows = OnDisk(np.random.default_rng(0).normal(size=(1000, 2)))
+    sampler = ArraySampler(rows)
+    assert rows.largest == 100
+    assert sorted(sampler.order) == list(range(1000))
+    right = [(sampler.draw(60, np.random.default_rng(k))[:, 0] > 0).sum() for k in range(200)]
+    assert np.std(right) < 3
+
+
+def test_paths_of_two_pools():
+    first, second = (PathPool(torch.full((n, 2, 1), float(n)), torch.tensor([n])) for n in (3, 5))
+    both = first.followed_by(second, 6)
+    assert both.paths[:, 0, 0].tolist() == [3, 3, 3, 5, 5, 5]
+    assert both.labels.tolist() == [3, 3, 3, 5, 5, 5]
+    sample = both.sample(100, torch.Generator().manual_seed(0))
+    assert torch.equal(sample.y.float(), sample.x_t[:, 0])
+
+
+def test_stacked_blocks_have_a_part_from_each_maker():
+    class Maker:
+        n_paths = 3
+
+        def __init__(self, value):
+            self.value = value
+
+        def __call__(self, seeds):
+            draws = [np.random.default_rng(seed).random() for seed in seeds]
+            return self.value + torch.tensor(draws)[:, None, None, None].expand(-1, 3, 2, 1)
+
+    stacked = StackedBlocks([Maker(0), Maker(10)])
+    seeds = np.random.SeedSequence(0).spawn(4)
+    blocks = stacked(seeds)
+    assert blocks.shape == (4, stacked.n_paths, 2, 1) == (4, 6, 2, 1)
+    assert ((blocks[:, :3] < 1) & (blocks[:, 3:] >= 10)).all()
+    assert len(blocks.unique()) == 8  # each part of each block has a seed of its own
+    torch.testing.assert_close(torch.cat([stacked(seeds[:1]), stacked(seeds[1:])]), blocks, rtol=0, atol=0)
+
+
+def test_a_pool_reports_while_it_is_filled_and_can_be_stopped():
+    reports = []
+
+    def report(n_made):
+        reports.append(n_made)
+        return n_made >= 8
+
+    pool = TrajectoryPool(numbered, n_blocks=25, seed=0, n_draws=10, report=report)
+    assert reports == [3, 5, 8]
+    assert len(pool) == 8 * 3
+    for _ in range(10):
+        pool.sample(2, torch.Generator().manual_seed(0))
+    assert pool.n_made == 8
 
 
 def test_gaussian_sampler_spreads_its_draws():

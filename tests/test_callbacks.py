@@ -1,0 +1,182 @@
+"""scikit-learn's callbacks, which need scikit-learn 1.9."""
+
+import logging
+
+import numpy as np
+import pytest
+from clouds import two_clouds
+from sklearn.model_selection import GridSearchCV
+
+from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
+from sklearn_nsgf.domains import stack_domains
+from sklearn_nsgf.metrics import make_transport_scorer
+
+callback = pytest.importorskip("sklearn.callback", reason="scikit-learn before 1.9 has no callbacks")
+
+SMALL = {"max_iter": 60, "hidden_layer_sizes": (8,), "random_state": 0}
+FLOWS = {"n_flows": 12, "flow_batch_size": 16}
+COUPLINGS = {"n_couplings": 4, "coupling_batch_size": 16}
+ESTIMATORS = {
+    "sinkhorn": SinkhornFlowTransport(**SMALL, **FLOWS),
+    "matching": FlowMatchingTransport(**SMALL, **COUPLINGS),
+    "direct": NSGFPlusPlus(**SMALL, **FLOWS, **COUPLINGS),
+    "predicted": NSGFPlusPlus(**SMALL, **FLOWS, **COUPLINGS, transition="predicted"),
+}
+PHASES = {
+    "sinkhorn": ["Sinkhorn pool", "training"],
+    "matching": ["straight flow"],
+    "direct": ["Sinkhorn pool", "training", "straight flow"],
+    "predicted": ["Sinkhorn pool", "training", "time predictor", "straight flow"],
+}
+
+
+class Recorder:
+    """Writes down the tasks, and stops a phase after some of its steps."""
+
+    def __init__(self, stops=()):
+        self.stops = dict(stops)
+        self.begun, self.ended, self.finished = [], [], []
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def path(self, context):
+        names = [context.task_name]
+        while context.parent is not None:
+            context = context.parent
+            names.append(context.task_name)
+        return tuple(reversed(names))
+
+    def on_fit_task_begin(self, estimator, context):
+        self.begun.append(self.path(context))
+
+    def on_fit_task_end(self, estimator, context):
+        path = self.path(context)
+        self.ended.append(path)
+        if len(path) == 2:
+            self.finished.append((path[1], context.max_subtasks))
+        return len(path) == 3 and self.ended.count(path) == self.stops.get(path[1])
+
+
+@pytest.fixture(params=ESTIMATORS)
+def name(request):
+    return request.param
+
+
+def fresh(name, *callbacks, **params):
+    return ESTIMATORS[name].__class__(**{**ESTIMATORS[name].get_params(), **params}).set_callbacks(*callbacks)
+
+
+def test_tasks(name):
+    recorder = Recorder()
+    fresh(name, recorder).fit(*two_clouds(100, 90))
+    assert [phase for phase, _ in recorder.finished] == PHASES[name]
+    assert recorder.ended[-1] == ("fit",)
+    assert sorted(recorder.begun) == sorted(recorder.ended)
+    for phase, n_steps in recorder.finished:
+        steps = [path for path in recorder.ended if path[1:2] == (phase,) and len(path) == 3]
+        assert len(steps) == n_steps == (10 if phase == "Sinkhorn pool" else 30)
+
+
+def modes():
+    source, target = two_clouds(60, 50)
+    labels = [np.arange(len(each)) % 2 for each in (source, target)]
+    X, y, domain = stack_domains(source, target, *labels)
+    images = np.random.default_rng(0).integers(0, 255, size=(30, 6, 6)).astype(np.uint8)
+    return {
+        "two samples": ({}, (source, target), {}),
+        "generation": ({}, (target,), {}),
+        "stacked": ({}, (X,), {"sample_domain": domain}),
+        "couple": ({"labels": "couple"}, (X, y), {"sample_domain": domain}),
+        "condition": ({"labels": "condition"}, (X, y), {"sample_domain": domain}),
+        "condition from noise": ({"labels": "condition"}, (target, labels[1]), {}),
+        "images": ({"max_iter": 2}, (images,), {}),
+    }
+
+
+MODES = modes()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_scoring_monitor(name, mode):
+    monitor = callback.ScoringMonitor(scoring={"energy": make_transport_scorer()})
+    params, samples, metadata = MODES[mode]
+    est = fresh(name, monitor, **params).fit(*samples, **metadata)
+    log = monitor.get_logs().data
+    scores = [row["energy"] for row in log if "energy" in row]
+    n_evaluations = est.max_iter if mode == "images" else 30
+    n_scored = 2 * n_evaluations if name in ("direct", "predicted") else n_evaluations
+    assert len(scores) == n_scored + 1  # and the whole fit
+    assert np.isfinite(scores).all()
+
+
+def test_the_monitor_sees_the_estimator_as_it_is():
+    """The last score is that of the fitted estimator, on the first rows of both samples."""
+    source, target = two_clouds(60, 50)
+    monitor = callback.ScoringMonitor(scoring={"energy": make_transport_scorer()})
+    est = fresh("direct", monitor, early_stopping=False).fit(source, target)
+    scores = {len(row["task_id_path"]): row["energy"] for row in monitor.get_logs().data}
+    assert scores[1] == pytest.approx(est.score(source, target))
+    assert scores[3] == pytest.approx(scores[1])
+
+
+@pytest.mark.parametrize("phase", ["Sinkhorn pool", "training", "time predictor", "straight flow"])
+def test_a_callback_stops_a_phase(phase):
+    recorder = Recorder({phase: 3})
+    est = fresh("predicted", recorder, early_stopping=False).fit(*two_clouds(100, 90))
+    steps = [path[1] for path in recorder.ended if len(path) == 3]
+    counts = {each: steps.count(each) for each in PHASES["predicted"]}
+    assert counts.pop(phase) == 3
+    assert set(counts.values()) <= {10, 30}
+    assert [name for name, _ in recorder.finished] == PHASES["predicted"]
+    if phase == "training":
+        assert est.sinkhorn_flow_.n_iter_ == 6
+    assert np.isfinite(est.transform(two_clouds()[0])).all()
+
+
+def test_a_stopped_pool_holds_what_there_was():
+    recorder = Recorder({"Sinkhorn pool": 1})
+    whole = fresh("sinkhorn").fit(*two_clouds(100, 90))
+    stopped = fresh("sinkhorn", recorder).fit(*two_clouds(100, 90))
+    assert not np.array_equal(whole.transform(two_clouds()[0]), stopped.transform(two_clouds()[0]))
+
+
+def test_listening_changes_nothing(name):
+    source, target = two_clouds(100, 90)
+    expected = fresh(name).fit(source, target).transform(source)
+    np.testing.assert_array_equal(fresh(name, Recorder()).fit(source, target).transform(source), expected)
+
+
+def test_partial_fit_has_the_same_tasks(name):
+    recorder = Recorder()
+    est = fresh(name, recorder)
+    for _ in range(2):
+        est.partial_fit(*two_clouds(60, 50))
+    assert [phase for phase, _ in recorder.finished] == 2 * PHASES[name]
+
+
+def test_progress_bar_in_a_search(capsys):
+    pytest.importorskip("rich")
+    source, target = two_clouds(60, 60)
+    search = GridSearchCV(fresh("direct", max_iter=4), {"blur": [0.1, 0.3]}, cv=2)
+    search.set_callbacks(callback.ProgressBar(max_propagation_depth=None)).fit(source, target)
+    printed = capsys.readouterr().out
+    for phase in PHASES["direct"]:
+        assert phase in printed
+
+
+def test_a_monitor_in_a_search():
+    source, target = two_clouds(60, 60)
+    monitor = callback.ScoringMonitor(scoring={"energy": make_transport_scorer()})
+    est = fresh("sinkhorn", monitor, max_iter=4)
+    GridSearchCV(est, {"blur": [0.1, 0.3]}, cv=2).fit(source, target)
+    assert len(monitor.get_logs(select="all")) >= 1
+
+
+def test_verbose_logs_a_line_for_each_phase(caplog, name):
+    with caplog.at_level(logging.INFO, logger="sklearn_nsgf"):
+        fresh(name, verbose=1).fit(*two_clouds(60, 50))
+    assert len(caplog.records) == len(PHASES[name])

@@ -1,0 +1,240 @@
+"""Classes in the fit: `labels="condition"` and `labels="couple"`."""
+
+import numpy as np
+import pytest
+
+from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
+from sklearn_nsgf.domains import stack_domains
+from sklearn_nsgf.flow import class_probabilities
+
+SMALL = {"max_iter": 300, "hidden_layer_sizes": (64, 64), "random_state": 0}
+FLOWS = {"n_flows": 4, "flow_batch_size": 128}
+COUPLINGS = {"n_couplings": 8, "coupling_batch_size": 128}
+ESTIMATORS = {
+    "sinkhorn": SinkhornFlowTransport(**SMALL, **FLOWS),
+    "matching": FlowMatchingTransport(**SMALL, **COUPLINGS),
+    "direct": NSGFPlusPlus(**SMALL, **FLOWS, **COUPLINGS),
+    "predicted": NSGFPlusPlus(**SMALL, **FLOWS, **COUPLINGS, transition="predicted"),
+}
+TINY = {"max_iter": 2, "hidden_layer_sizes": (4,), "n_flows": 1, "flow_batch_size": 16}
+NAMES = np.array(["high", "low"])
+
+
+def unequal_classes(seed=0):
+    """Two clusters, of 80 and 20 % in the source and of 20 and 80 % in the target, 10 to the right."""
+    rng = np.random.default_rng(seed)
+    codes = [np.repeat([0, 1], counts) for counts in ([240, 60], [50, 200])]
+    centres = np.array([[0.0, 3.0], [0.0, -3.0]])
+    source, target = (centres[each] + 0.3 * rng.normal(size=(len(each), 2)) for each in codes)
+    return source, np.add(target, [10, 0]), *codes
+
+
+@pytest.fixture(params=ESTIMATORS)
+def est(request):
+    return ESTIMATORS[request.param].set_params(labels="ignore")
+
+
+def stacked(names=False):
+    source, target, *codes = unequal_classes()
+    labels = [NAMES[each] for each in codes] if names else codes
+    return stack_domains(source, target, *labels)
+
+
+def test_coupled_classes_stay_together_whatever_their_shares(est):
+    X, y, domain = stacked(names=True)
+    moved = est.set_params(labels="couple").fit(X, y, sample_domain=domain).transform(X[domain > 0])
+    stayed = np.sign(moved[:, 1]) == np.where(y[domain > 0] == "high", 1, -1)
+    assert stayed.mean() > 0.97
+    assert est.classes_.tolist() == ["high", "low"]
+
+
+def test_without_labels_they_do_not():
+    X, _, domain = stacked()
+    moved = ESTIMATORS["sinkhorn"].set_params(labels="ignore").fit(X, sample_domain=domain)
+    assert np.mean(moved.transform(X[domain > 0])[:240, 1] > 0) < 0.7
+
+
+def test_unlabelled_rows_find_their_class_by_the_plan():
+    """Balanced classes, a target without labels: the plan tells every row's class."""
+    rng = np.random.default_rng(0)
+    codes = np.arange(200) % 2
+    clusters = np.array([[0.0, 3.0], [0.0, -3.0]])[codes] + 0.3 * rng.normal(size=(200, 2))
+    X, y, domain = stack_domains(clusters, np.add(clusters[::-1], [10, 0]), codes)
+    assert (y[domain < 0] == -1).all()
+    est = ESTIMATORS["sinkhorn"].set_params(labels="couple").fit(X, y, sample_domain=domain)
+    assert est.classes_.tolist() == [0, 1]
+    moved = est.transform(clusters)
+    assert np.mean(np.sign(moved[:, 1]) == np.sign(clusters[:, 1])) == 1
+    np.testing.assert_allclose(moved.mean(axis=0), [10, 0], atol=0.3)
+
+
+def test_class_probabilities_of_a_permutation_are_its_classes():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(40, 3)).astype(np.float32)
+    codes, order = rng.integers(3, size=40), rng.permutation(40)
+    places = np.array([3, 1, 30])
+    found = class_probabilities(rows, places, rows[order] + 2, codes, 3, blur=0.02)
+    # Row j goes to the one that is the same but for the shift.
+    expected = np.eye(3)[codes[np.argsort(order)[places]]]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_class_probabilities_leave_out_rows_without_a_class():
+    rows = np.array([[0.0], [1.0]], dtype=np.float32)
+    found = class_probabilities(rows, np.array([0, 1]), rows, np.array([1, -1]), 2, blur=1.0)
+    np.testing.assert_allclose(found, [[0, 1], [0, 1]])
+
+
+def test_conditional_generation(est):
+    _, target, _, codes = unequal_classes()
+    est.set_params(labels="condition").fit(target, NAMES[codes])
+    for name, sign in {"high": 1, "low": -1}.items():
+        drawn = est.sample(200, labels=name, random_state=0)
+        assert np.mean(np.sign(drawn[:, 1]) == sign) > 0.97
+    each = est.sample(4, labels=["high", "low", "low", "high"], random_state=0)
+    assert np.sign(each[:, 1]).tolist() == [1, -1, -1, 1]
+    # As often as in the fit, 20 to 80.
+    assert np.mean(est.sample(500, random_state=0)[:, 1] > 0) == pytest.approx(0.2, abs=0.06)
+
+
+def test_conditional_transport_takes_the_labels(est):
+    """Both classes start at one place and part: without the class nobody could tell them."""
+    rng = np.random.default_rng(0)
+    codes = np.arange(300) % 2
+    source = 0.3 * rng.normal(size=(300, 2))
+    target = np.array([[5.0, 3.0], [5.0, -3.0]])[codes] + 0.3 * rng.normal(size=(300, 2))
+    X, y, domain = stack_domains(source, target, codes, codes)
+    est.set_params(labels="condition").fit(X, y, sample_domain=domain)
+    moved = est.transform(source, labels=codes)
+    assert np.mean(np.sign(moved[:, 1]) == 1 - 2 * codes) > 0.97
+    assert np.mean(est.transform(source, labels=1)[:, 1] < 0) > 0.97
+    everything = est.transform(X, labels=y, sample_domain=domain)
+    np.testing.assert_array_equal(everything[:300], moved)
+    np.testing.assert_array_equal(everything[300:], target)
+    assert est.velocity(source[:2], 0.2, labels=1).shape == (2, 2)
+    assert np.sign(est.sample(2, labels=[1, 0], random_state=0)[:, 1]).tolist() == [-1, 1]
+    assert est.score(X, y, sample_domain=domain) > -2
+
+
+def test_a_condition_goes_back_too():
+    _, target, _, codes = unequal_classes()
+    est = ESTIMATORS["direct"].set_params(labels="condition").fit(target, codes)
+    noise = est.inverse_transform(target, labels=codes)
+    assert np.linalg.norm(est.transform(noise, labels=codes) - target, axis=1).mean() < 1
+
+
+def test_fit_transform_uses_the_labels_of_the_fit():
+    X, y, domain = stacked()
+    est = ESTIMATORS["matching"].set_params(labels="condition")
+    moved = est.fit_transform(X, y, sample_domain=domain)
+    np.testing.assert_array_equal(moved, est.transform(X, labels=y, sample_domain=domain))
+
+
+@pytest.mark.parametrize("mode", ["condition", "couple"])
+@pytest.mark.parametrize("dtype", [int, float, str, object])
+def test_labels_of_any_kind(mode, dtype):
+    X, y, domain = stacked()
+    labels = y.astype(str).astype(dtype) if dtype is object else y.astype(dtype)
+    est = SinkhornFlowTransport(**TINY, labels=mode).fit(X, labels, sample_domain=domain)
+    assert est.classes_.tolist() == np.unique(labels).tolist()
+
+
+def test_tiny_classes():
+    """One row of a class is enough."""
+    rng = np.random.default_rng(0)
+    codes = np.array([0] * 30 + [1])
+    X, y, domain = stack_domains(rng.normal(size=(31, 2)), rng.normal(size=(31, 2)), codes, codes)
+    for mode in ("condition", "couple"):
+        est = NSGFPlusPlus(**TINY, n_couplings=2, labels=mode).fit(X, y, sample_domain=domain)
+        assert np.isfinite(est.sample(5, random_state=0)).all()
+
+
+@pytest.mark.parametrize(
+    ("mode", "labels", "message"),
+    [
+        ("condition", None, "needs y with a class for each row of X"),
+        ("couple", None, "needs y with a class for each row of X"),
+        ("condition", np.linspace(0.1, 0.9, 550), "y is continuous. Cut continuous values"),
+        ("couple", np.full(550, -1), "all labels in y are -1"),
+        ("condition", np.arange(3), "3 entries for 550 rows"),
+        ("couple", np.repeat([0, 1], [300, 250]), r"no rows of the classes \[1\]"),
+        ("condition", np.repeat([0, 1], [300, 250]), r"no rows of the classes \[1\]"),
+        ("condition", np.array(["a"] * 549 + [None], dtype=object), "y"),
+        ("condition", np.array([1.0] * 549 + [np.nan]), "NaN"),
+    ],
+)
+def test_wrong_labels_in_fit(mode, labels, message):
+    X, _, domain = stacked()
+    with pytest.raises((ValueError, TypeError), match=message):
+        SinkhornFlowTransport(**TINY, labels=mode).fit(X, labels, sample_domain=domain)
+
+
+def test_a_class_that_only_one_sample_has_is_fine_beside_unlabelled_rows():
+    X, y, domain = stacked()
+    y[-5:] = -1
+    y[domain < 0] = np.where(y[domain < 0] == 0, 1, y[domain < 0])
+    est = SinkhornFlowTransport(**TINY, labels="couple").fit(X, y, sample_domain=domain)
+    assert est.classes_.tolist() == [0, 1]
+
+
+def test_a_second_sample_is_no_labels():
+    source, target, *_ = unequal_classes()
+    for mode in ("condition", "couple"):
+        with pytest.raises(ValueError, match="Use stack_domains"):
+            SinkhornFlowTransport(**TINY, labels=mode).fit(source, target)
+
+
+def test_couple_needs_two_samples():
+    _, target, _, codes = unequal_classes()
+    with pytest.raises(ValueError, match="For generation use labels='condition'"):
+        SinkhornFlowTransport(**TINY, labels="couple").fit(target, codes)
+
+
+def test_wrong_labels_afterwards():
+    _, target, _, codes = unequal_classes()
+    est = SinkhornFlowTransport(**TINY, labels="condition").fit(target, codes)
+    with pytest.raises(ValueError, match=r"labels are missing: .* one of \[0, 1\]"):
+        est.transform(target)
+    with pytest.raises(ValueError, match=r"labels \[7\] are not among those of the first fit"):
+        est.sample(3, labels=7)
+    with pytest.raises(ValueError, match=r"one label, or one for each of the 3 points \(n_samples\)"):
+        est.sample(3, labels=[0, 1])
+    for mode in ("ignore", "couple"):
+        X, y, domain = stacked()
+        other = SinkhornFlowTransport(**TINY, labels=mode).fit(X, y, sample_domain=domain)
+        with pytest.raises(ValueError, match="its network sees no class"):
+            other.transform(X, labels=y)
+
+
+def test_tags_say_whether_labels_are_needed():
+    for mode in ("ignore", "condition", "couple"):
+        tags = SinkhornFlowTransport(labels=mode).__sklearn_tags__().target_tags
+        assert tags.required == tags.one_d_labels == (mode != "ignore")
+
+
+def test_conditional_images():
+    rng = np.random.default_rng(0)
+    codes = np.arange(24) % 2
+    images = (100 * codes[:, None, None] + rng.integers(0, 100, size=(24, 6, 6))).astype(np.uint8)
+    est = NSGFPlusPlus(**TINY, n_couplings=1, coupling_batch_size=16, labels="condition", random_state=0)
+    drawn = est.fit(images, codes).sample(3, labels=[0, 1, 1], random_state=0)
+    assert drawn.shape == (3, 6, 6)
+    assert drawn.dtype == np.uint8
+    assert est.sinkhorn_flow_.network_.embed_label.num_embeddings == 2
+
+
+def test_a_factory_is_told_the_number_of_classes():
+    from sklearn_nsgf.networks import MLP
+
+    calls = []
+
+    def factory(event_shape, *n_classes):
+        calls.append((event_shape, *n_classes))
+        return MLP(*event_shape, (4,), *n_classes)
+
+    _, target, _, codes = unequal_classes()
+    SinkhornFlowTransport(**{**TINY, "network": factory}, labels="condition").fit(target, codes)
+    SinkhornFlowTransport(**{**TINY, "network": factory}).fit(target, codes)
+    assert calls == [((2,), 2), ((2,),)]
+    with pytest.raises(ValueError, match=r"class indices y below 2 .* network\(t, x, y\)"):
+        SinkhornFlowTransport(**{**TINY, "network": MLP(2, (4,))}, labels="condition").fit(target, codes)

@@ -1,0 +1,292 @@
+"""Files, copies, parts of the data, and data larger than the memory."""
+
+import copy
+import io
+import json
+import pickle
+import subprocess
+import sys
+import zipfile
+
+import joblib
+import numpy as np
+import pytest
+from clouds import two_clouds
+from sklearn.base import clone
+
+from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport, __version__
+from sklearn_nsgf.metrics import energy_distance
+from sklearn_nsgf.networks import MLP
+
+SMALL = {"max_iter": 4, "hidden_layer_sizes": (8,), "random_state": 0}
+FLOWS = {"n_flows": 2, "flow_batch_size": 32}
+COUPLINGS = {"n_couplings": 2, "coupling_batch_size": 32}
+ESTIMATORS = {
+    "sinkhorn": SinkhornFlowTransport(**SMALL, **FLOWS),
+    "matching": FlowMatchingTransport(**SMALL, **COUPLINGS),
+    "direct": NSGFPlusPlus(**SMALL, **FLOWS, **COUPLINGS),
+    "predicted": NSGFPlusPlus(**SMALL, **FLOWS, **COUPLINGS, transition="predicted"),
+}
+
+
+def small_network(event_shape, n_classes=0):
+    return MLP(*event_shape, (4,), n_classes)
+
+
+@pytest.fixture(params=ESTIMATORS)
+def est(request):
+    return clone(ESTIMATORS[request.param])
+
+
+def through_joblib(est):
+    file = io.BytesIO()
+    joblib.dump(est, file)
+    file.seek(0)
+    return joblib.load(file)
+
+
+def through_skops(est):
+    skops = pytest.importorskip("skops.io")
+    data = skops.dumps(est)
+    return skops.loads(data, trusted=skops.get_untrusted_types(data=data))
+
+
+WAYS = {
+    "pickle": lambda est: pickle.loads(pickle.dumps(est)),
+    "joblib": through_joblib,
+    "deepcopy": copy.deepcopy,
+    "copy": copy.copy,
+    "skops": through_skops,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_same_afterwards(est, way):
+    source, target = two_clouds(60, 50)
+    est.fit(source, target)
+    again = WAYS[way](est)
+    np.testing.assert_array_equal(again.transform(source), est.transform(source))
+    np.testing.assert_array_equal(again.sample(5, random_state=0), est.sample(5, random_state=0))
+    assert again.get_params() == est.get_params()
+    assert again.set_params(warm_start=True).fit(source, target).n_iter_ == 2 * est.n_iter_
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_images_and_classes_too(way):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, size=(24, 6, 6)).astype(np.uint8)
+    est = clone(ESTIMATORS["direct"]).set_params(labels="condition", max_iter=2, random_state=0)
+    est.fit(images, np.array(["a", "b"])[np.arange(24) % 2])
+    again = WAYS[way](est)
+    expected = est.sample(4, labels="b", random_state=0)
+    np.testing.assert_array_equal(again.sample(4, labels="b", random_state=0), expected)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_factory_makes_the_network_again(way):
+    source, target = two_clouds(60, 50)
+    est = clone(ESTIMATORS["sinkhorn"]).set_params(network=small_network).fit(source, target)
+    # What the parameters say since then does not matter.
+    est.set_params(network=None)
+    np.testing.assert_array_equal(WAYS[way](est).transform(source), est.transform(source))
+
+
+def test_unfitted_estimators_too(est):
+    for name, way in WAYS.items():
+        assert way(est).get_params() == est.get_params(), name
+
+
+def test_a_file_holds_no_torch():
+    """So that a file from a machine with a GPU opens on one without, and skops knows what it is."""
+    source, target = two_clouds(60, 50)
+    est = clone(ESTIMATORS["predicted"]).set_params(device="auto").fit(source, target)
+    assert b"torch" not in pickle.dumps(est).replace(b"sklearn_nsgf", b"")
+
+
+def test_skops_trusts_our_classes_only(est):
+    skops = pytest.importorskip("skops.io")
+    est.fit(*two_clouds(60, 50))
+    unknown = skops.get_untrusted_types(data=skops.dumps(est))
+    assert unknown
+    assert all(name.startswith("sklearn_nsgf.") for name in unknown)
+
+
+def test_a_skops_file_runs_no_code(tmp_path):
+    """A file that names a function to call is refused, and the function not called."""
+    skops = pytest.importorskip("skops.io")
+    exceptions = pytest.importorskip("skops.io.exceptions")
+    est = clone(ESTIMATORS["sinkhorn"]).set_params(network=small_network).fit(*two_clouds(60, 50))
+    data = skops.dumps(est)
+    trusted = [name for name in skops.get_untrusted_types(data=data) if name.startswith("sklearn_nsgf.")]
+    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        schema = file.read("schema.json").decode()
+        others = {name: file.read(name) for name in file.namelist() if name != "schema.json"}
+    evil = schema.replace(f'"{small_network.__module__}"', '"os"').replace('"small_network"', '"system"')
+    assert evil != schema
+    json.loads(evil)
+    forged = tmp_path / "forged.skops"
+    with zipfile.ZipFile(forged, "w") as file:
+        file.writestr("schema.json", evil)
+        for name, content in others.items():
+            file.writestr(name, content)
+    assert any("system" in name for name in skops.get_untrusted_types(file=forged))
+    with pytest.raises(exceptions.UntrustedTypesFoundException, match="system"):
+        skops.load(forged, trusted=trusted)
+
+
+def test_a_file_of_another_version_warns():
+    est = clone(ESTIMATORS["direct"]).fit(*two_clouds(60, 50))
+    data = pickle.dumps(est).replace(__version__.encode(), b"0.0.9.dev0")
+    assert len(__version__) == len("0.0.9.dev0")
+    with pytest.warns(UserWarning, match=r"was saved with sklearn-nsgf 0\.0\.9\.dev0") as record:
+        pickle.loads(data)
+    assert any("NSGFPlusPlus" in str(each.message) for each in record)
+
+
+def test_partial_fit_sees_all_of_its_parts():
+    """Two parts of a target that lie apart: after the second one the first is still there."""
+    rng = np.random.default_rng(0)
+    source = rng.normal(size=(400, 2))
+    target = np.concatenate([rng.normal([6, 3], 0.3, size=(200, 2)), rng.normal([6, -3], 0.3, size=(200, 2))])
+    order = rng.permutation(400)
+    options = {"n_flows": 8, "flow_batch_size": 128, "hidden_layer_sizes": (64, 64), "max_iter": 300}
+    est = SinkhornFlowTransport(**options, random_state=0)
+    for k in range(4):
+        est.partial_fit(source[k * 100 : (k + 1) * 100], target[order[k * 100 : (k + 1) * 100]])
+    assert est.n_iter_ == 4 * 300 or est.early_stopping == "auto"
+    moved = est.transform(rng.normal(size=(400, 2)))
+    assert energy_distance(moved, target) < 0.1
+    assert len(est._replay) == 4 * 8 * 90  # a tenth of each part is held out
+
+
+def test_partial_fit_replays_no_more_than_the_pool_holds(est):
+    source, target = two_clouds(60, 50)
+    est.set_params(pool_size=1)
+    sizes = []
+    for _ in range(3):
+        est.partial_fit(source, target)
+        phase = getattr(est, "sinkhorn_flow_", est)
+        sizes.append(len(phase._replay))
+    assert sizes[0] == sizes[1] == sizes[2]
+
+
+def test_the_first_partial_fit_is_a_fit(est):
+    source, target = two_clouds(60, 50)
+    expected = clone(est).fit(source, target).transform(source)
+    np.testing.assert_array_equal(est.partial_fit(source, target).transform(source), expected)
+
+
+def test_a_file_goes_on_without_the_old_paths(est):
+    source, target = two_clouds(60, 50)
+    est = pickle.loads(pickle.dumps(est.partial_fit(source, target)))
+    n_iter = est.n_iter_
+    assert est.partial_fit(source, target).n_iter_ > n_iter
+
+
+def test_parts_have_to_be_alike(est):
+    source, target = two_clouds(60, 50)
+    est.partial_fit(source, target)
+    with pytest.raises(ValueError, match="must both have a source, or none"):
+        est.partial_fit(target)
+    with pytest.raises(ValueError, match="features"):
+        est.partial_fit(source[:, :1], target[:, :1])
+
+
+def test_a_class_that_comes_later_is_an_error():
+    _, target = two_clouds(60, 50)
+    labels = np.arange(50) % 2
+    est = clone(ESTIMATORS["sinkhorn"]).set_params(labels="condition").partial_fit(target, labels)
+    est.partial_fit(target, np.zeros(50, dtype=int))
+    with pytest.raises(ValueError, match=r"labels \[2\] are not among those of the first fit"):
+        est.partial_fit(target, 2 * labels)
+
+
+def test_sample_draws_from_all_parts():
+    est = clone(ESTIMATORS["sinkhorn"])
+    rng = np.random.default_rng(0)
+    for shift in (0, 50):
+        source = rng.normal(shift, 1, size=(100, 1))
+        est.partial_fit(source, source)
+    assert 60 < np.sum(est._source_rows > 25) < 140
+    assert len(est._source_rows) == 200
+
+
+def test_sample_keeps_a_bounded_number_of_rows(monkeypatch):
+    from sklearn_nsgf import _base
+
+    monkeypatch.setattr(_base, "MAX_SOURCE_ROWS", 100)
+    est = clone(ESTIMATORS["sinkhorn"])
+    rng = np.random.default_rng(0)
+    for k in range(4):
+        source = rng.normal(10 * k, 0.1, size=(150, 1))
+        est.partial_fit(source, source)
+        assert len(est._source_rows) == 100
+    counts = np.bincount(np.rint(est._source_rows.ravel() / 10).astype(int), minlength=4)
+    assert (counts > 10).all()
+
+
+MEMMAP = """
+import resource, sys
+import numpy as np
+from sklearn_nsgf import {name}
+
+path, n_rows, n_columns = sys.argv[1], {n_rows}, {n_columns}
+X = np.memmap(path, dtype={dtype!r}, mode="r", shape=(n_rows, n_columns))
+d = np.where(np.arange(n_rows) % 2, 1, -1)
+# What the process may have in memory of its own; maps of a file do not count.
+used = int(next(line for line in open("/proc/self/status") if line.startswith("VmData")).split()[1]) * 1024
+limit = used + X.nbytes // 2
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+est = {name}(**{params!r}).{method}({arguments})
+print(est.sample(3, random_state=0).shape)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory as Linux does")
+@pytest.mark.parametrize(
+    ("name", "dtype", "arguments", "params"),
+    [
+        ("SinkhornFlowTransport", "float32", "X", {"early_stopping": False}),
+        ("NSGFPlusPlus", "float32", "X, sample_domain=d", {"early_stopping": True}),
+        ("NSGFPlusPlus", "float64", "X[: n_rows // 2], X[n_rows // 2 :]", {}),
+        ("FlowMatchingTransport", "uint8", "X", {"image_shape": (8, 8, 4), "network": "tiny"}),
+    ],
+)
+def test_data_on_a_disk_is_not_copied(tmp_path, name, dtype, arguments, params):
+    """Half of the file's size is all the memory that a fit may take."""
+    n_columns, n_bytes = 256, 2**28
+    n_rows = n_bytes // (n_columns * np.dtype(dtype).itemsize)
+    path = tmp_path / "X.dat"
+    file = np.memmap(path, dtype=dtype, mode="w+", shape=(n_rows, n_columns))
+    block = np.random.default_rng(0).integers(0, 255, size=(2**12, n_columns)).astype(dtype)
+    for start in range(0, n_rows, len(block)):
+        file[start : start + len(block)] = block[: n_rows - start]
+    file.flush()
+    del file
+    known = {**SMALL, **FLOWS, **COUPLINGS, "n_jobs": 1, "pool_size": 1}
+    options = {key: value for key, value in known.items() if key in ESTIMATORS_BY_NAME[name]().get_params()}
+    options = {**options, **params}
+    script = MEMMAP.format(
+        name=name,
+        n_rows=n_rows,
+        n_columns=n_columns,
+        dtype=dtype,
+        params=options,
+        method="fit",
+        arguments=arguments,
+    )
+    script = script.replace("'network': 'tiny'", "'network': tiny").replace(
+        "\npath,",
+        "\ndef tiny(event_shape):\n    from sklearn_nsgf.networks import UNet\n"
+        "    return UNet(event_shape, n_channels=4, channel_multipliers=(1,), attention_levels=())\n\npath,",
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "(3, 256)"
+
+
+ESTIMATORS_BY_NAME = {
+    each.__name__: each for each in (SinkhornFlowTransport, FlowMatchingTransport, NSGFPlusPlus)
+}
