@@ -22,9 +22,11 @@ Every method has a small grid and one setting for all pairs: the one with the be
 held-out halves of a validation seed that is not reported. The defaults are in the grid, but for those of
 Laplace, NSGF++ and FM, which take long. Ours with labels="couple" know the labels of the source rows, as
 SinkhornLpl1 does; all target rows are unlabelled. FM is flow matching with pairs drawn from an entropic plan,
-run with one step. Peers: no adaptation; CORAL (Sun et al. 2016); POT's linear map, exact transport (EMD), entropic
-transport (Sinkhorn), entropic transport with a penalty on classes that share a target row (SinkhornLpl1)
-and exact transport with a Laplace penalty. An answer that is not finite scores zero.
+run with one step.
+
+Peers: no adaptation; CORAL (Sun et al. 2016); POT's linear map, exact transport (EMD), entropic transport
+(Sinkhorn), entropic transport with a penalty on classes that share a target row (SinkhornLpl1) and exact
+transport with a Laplace penalty. An answer that is not finite scores zero.
 """
 
 import argparse
