@@ -25,6 +25,7 @@ exclude_patterns = [
     "_build",
     "_templates",
     "_solver_figures.rst",
+    "_peer_features.rst",
     "auto_examples/**.ipynb",
     "auto_examples/**.py",
 ]
@@ -48,7 +49,8 @@ html_theme_options = {
     "footer_end": [],
 }
 # A page that stands alone in the navigation has an empty sidebar otherwise.
-html_sidebars = {page: [] for page in ("quick_start", "method", "solver", "benchmarks", "glossary")}
+_SINGLE_PAGES = ("quick_start", "pipelines", "method", "solver", "benchmarks", "peers", "faq", "glossary")
+html_sidebars = {page: [] for page in _SINGLE_PAGES}
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
@@ -76,11 +78,13 @@ def check_reference(app):
     listed = set(re.findall(r"^   (\w+)$", Path(app.srcdir, "reference.rst").read_text(), re.M))
     for name in (
         "sklearn_nsgf",
+        "sklearn_nsgf.domains",
         "sklearn_nsgf.flow",
+        "sklearn_nsgf.inspection",
         "sklearn_nsgf.metrics",
         "sklearn_nsgf.networks",
     ):
-        missing = set(import_module(name).__all__) - listed
+        missing = set(import_module(name).__all__) - listed - {"__version__"}
         if missing:
             logging.getLogger(__name__).warning(
                 "reference.rst lacks %s of %s", ", ".join(sorted(missing)), name

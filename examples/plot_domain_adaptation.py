@@ -60,8 +60,8 @@ def accuracy_of(X_moved):
 
 
 # %%
-# A linear map and POT's SinkhornTransport beside it. The plain flow has to send some of the class that is rarer
-# on the second instrument to the other class, as any transport of the whole mass; with
+# A linear map and POT's SinkhornTransport beside it. The plain flow has to send some of the class that is
+# rarer on the second instrument to the other class, as any transport of the whole mass; with
 # ``labels="couple"`` each class goes to the rows that an entropic plan gives to it.
 
 linear = ot.da.LinearTransport().fit(Xs=X_first, Xt=X_second).transform(Xs=X_first)
