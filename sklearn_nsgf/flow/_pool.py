@@ -18,9 +18,9 @@ from sklearn_nsgf.flow._particles import particle_flow
 from sklearn_nsgf.flow._path import PathSample, straight_path
 from sklearn_nsgf.flow._samplers import Sampler
 
-# Accelerators simulate as many flows side by side as have plans of this size in all. On a CPU
-# single flows stay in the cache, and none waits for a harder one.
-_PLAN_SIZE_AT_ONCE = {"cuda": 2**26, "mps": 2**24}
+# As many flows are simulated side by side as have plans of this size in all. On a CPU single flows of usual
+# size stay in the cache, and none waits for a harder one; tiny ones, as of small classes, cost mostly calls.
+_PLAN_SIZE_AT_ONCE = {"cpu": 2**15, "cuda": 2**26, "mps": 2**24}
 # A pool that holds fewer blocks than it is given in all renews this share of them at a time.
 _RENEWED_SHARE = 8
 # Bytes that a pool takes if nothing else is said.
@@ -293,7 +293,7 @@ class SinkhornFlows:
         self.marginal_error = 0.0
 
     def __call__(self, seeds: Seeds) -> Tensor:
-        n_at_once = max(1, _PLAN_SIZE_AT_ONCE.get(self.device.type, 1) // self.n_particles**2)
+        n_at_once = max(1, _PLAN_SIZE_AT_ONCE[self.device.type] // (self.n_particles * self.n_targets))
         groups = [seeds[start : start + n_at_once] for start in range(0, len(seeds), n_at_once)]
         if self.device.type == "cpu":
             flows = _in_parallel(self._simulate, groups, self.n_jobs)
