@@ -296,9 +296,9 @@ def classifier_two_sample_test(X, Y, *, classifier=None, cv=5, random_state=0):
             min_samples_leaf=5, class_weight="balanced", random_state=rng.randint(np.iinfo(np.int32).max)
         )
     is_y = np.repeat([0, 1], [len(X), len(Y)])
-    scores = cross_val_score(
-        classifier, np.concatenate([X, Y]), is_y, cv=cv, scoring="balanced_accuracy", error_score="raise"
-    )
+    # Without `params` scikit-learn 1.6 stops where metadata routing is on.
+    options = {"cv": cv, "scoring": "balanced_accuracy", "error_score": "raise", "params": {}}
+    scores = cross_val_score(classifier, np.concatenate([X, Y]), is_y, **options)
     return float(scores.mean())
 
 
