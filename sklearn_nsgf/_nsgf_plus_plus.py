@@ -303,7 +303,7 @@ class NSGFPlusPlus(BaseFlowTransport):
         if self.__sklearn_is_fitted__():
             sinkhorn = copy.copy(self.sinkhorn_flow_)
             if (self.time_predictor_ is None) == (self.transition == "direct"):
-                straight, predictor = copy.copy(self.straight_flow_), copy.deepcopy(self.time_predictor_)
+                straight, predictor = self.straight_flow_, copy.deepcopy(self.time_predictor_)
         self._configure(sinkhorn, n_steps=self.n_flow_steps)
         complete = partial(self._with_phase, sinkhorn, self.n_sinkhorn_steps, "sinkhorn_flow_")
         interrupted = sinkhorn._learn(job._replace(tasks=job.tasks._replace(complete=complete)))

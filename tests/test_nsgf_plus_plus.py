@@ -10,7 +10,7 @@ import torch
 from clouds import two_clouds
 from sklearn.model_selection import GridSearchCV
 
-from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
+from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport, _nsgf_plus_plus
 from sklearn_nsgf.metrics import energy_distance
 from sklearn_nsgf.networks import MLP
 
@@ -288,3 +288,26 @@ def test_ctrl_c_leaves_what_was_learnt(last_call, n_iter, has_straight, monkeypa
     est.fit(source, target)
     assert est.n_iter_ >= first + 80 - 40 * (not has_straight)
     assert est.straight_flow_ is not None
+
+
+def test_ctrl_c_in_a_later_time_predictor_keeps_the_straight_flow(monkeypatch):
+    source, target = two_clouds()
+    est = NSGFPlusPlus(**SMALL, transition="predicted", warm_start=True, random_state=0).fit(source, target)
+    straight = est.straight_flow_
+    trained = _nsgf_plus_plus.train_network
+
+    def interrupted(*arguments, **options):
+        return trained(*arguments, **options)._replace(interrupted=True)
+
+    monkeypatch.setattr(_nsgf_plus_plus, "train_network", interrupted)
+    with pytest.warns(UserWarning, match="interrupted after"):
+        est.fit(source, target)
+    assert est.straight_flow_ is straight
+    assert np.isfinite(est.transform(source)).all()
+
+
+def test_a_wrong_number_of_steps_after_the_fit():
+    source, target = two_clouds()
+    est = NSGFPlusPlus(**SMALL).fit(source, target).set_params(n_sinkhorn_steps=7)
+    with pytest.raises(ValueError, match="n_sinkhorn_steps == 7, must be <= 5"):
+        est.transform(source)
