@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import warnings
+import sys
 from abc import ABCMeta, abstractmethod
 from functools import partial
 from numbers import Integral, Real
@@ -62,8 +62,9 @@ CHUNK_ROWS, CHUNK_SIZE = 16_384, 2**18
 VALIDATION_POINTS, VALIDATION_IMAGES = 2048, 512
 # Fewer rows than this can be learnt by heart in the default number of iterations.
 AUTO_STOPPING_ROWS = 5000
-# Source rows kept for `sample`; more would only make files bigger.
-MAX_SOURCE_ROWS = 10_000
+# Source rows kept for `sample`, and at least so many of each class that the network sees; more would only
+# make files bigger.
+MAX_SOURCE_ROWS, MIN_CLASS_ROWS = 10_000, 100
 # Rows of each sample that callbacks are given.
 CALLBACK_ROWS = 1024
 # Blur of the plan that tells the classes of unlabelled rows, as a fraction of the target's RMS distance:
@@ -109,6 +110,7 @@ class BaseFlowTransport(
     __metadata_request__fit = {"sample_domain": True}
     __metadata_request__partial_fit = {"sample_domain": True}
     __metadata_request__transform = {"sample_domain": True, "labels": True}
+    __metadata_request__inverse_transform = {"labels": True}
     __metadata_request__score = {"sample_domain": True}
 
     _parameter_constraints: dict = {
@@ -217,6 +219,24 @@ class BaseFlowTransport(
 
     def _fit(self, X, y, sample_domain, *, continues: bool, replay: bool):
         context = self._init_callback_context(max_subtasks=self._n_phases)
+        if not continues:
+            # A fit that fails must not leave the old network with new units or classes.
+            for name in ("device_", "_n_seen", "_source_rows", "_replay"):
+                vars(self).pop(name, None)
+            return self._fit_checked(context, X, y, sample_domain, continues, replay)
+        before = dict(vars(self))
+        try:
+            return self._fit_checked(context, X, y, sample_domain, continues, replay)
+        except BaseException:
+            vars(self).update(before)
+            raise
+
+    def _fit_checked(self, context, X, y, sample_domain, continues: bool, replay: bool):
+        if continues and self.labels != self._label_mode:
+            raise ValueError(
+                f"labels={self.labels!r} was {self._label_mode!r} in the first fit, and this one goes on "
+                "from there. Set it back, or fit afresh."
+            )
         data = check_flow_data(self, X, y, sample_domain, reset=not continues)
         device = resolve_device(self.device)
         rng = check_random_state(self.random_state)
@@ -226,9 +246,7 @@ class BaseFlowTransport(
             # A continued fit sees new minibatches, also with a fixed seed.
             rng = check_random_state((rng.randint(MAX_SEED) + self.n_iter_) % MAX_SEED)
         else:
-            # An interrupted fit must not leave the old network with new scales.
-            for name in ("device_", "_n_source_seen", "_replay"):
-                vars(self).pop(name, None)
+            self._label_mode = self.labels
             per_feature = self.standardize and self._layout.picture_shape is None
             self._scaling = FlowScaling(data.source, data.target, per_feature=per_feature)
             # As names, which skops knows.
@@ -248,7 +266,7 @@ class BaseFlowTransport(
         if interrupted:
             warn_caller(
                 f"fit was interrupted after {self.n_iter_} iterations and keeps what was learnt so far. "
-                "With warm_start=True the next fit goes on from there.",
+                "The next partial_fit, or fit with warm_start=True, goes on from there.",
                 UserWarning,
             )
         self.device_ = str(device)
@@ -281,24 +299,31 @@ class BaseFlowTransport(
         return tuple(make_strata(data, self._scaling, places, **options) for places in (training, held_out))
 
     def _keep_source(self, data: FlowData, seed: int) -> None:
-        """Keep rows and classes for `sample`: of all that there were, each with the same probability."""
-        has_rows = data.source is not None
-        codes = data.source_codes if has_rows else data.target_codes
-        n_rows = len(data.source if has_rows else data.target)
+        """Keep rows for `sample`, by the class that the network sees; of all there were, each as likely."""
         rng = np.random.RandomState(seed)
-        places = np.sort(rng.permutation(n_rows)[:MAX_SOURCE_ROWS])
-        kept = [None if each is None else each[places] for each in (data.source, codes)]
-        n_seen = n_rows
-        if hasattr(self, "_n_source_seen"):
-            n_seen += self._n_source_seen
-            n_old = min(MAX_SOURCE_ROWS, round(MAX_SOURCE_ROWS * self._n_source_seen / n_seen))
-            for k, old in enumerate([self._source_rows, self._source_codes]):
-                if old is not None:
-                    chosen = np.random.RandomState(seed).permutation(len(old))[:n_old]
-                    new = np.random.RandomState(seed + 1).permutation(len(kept[k]))
-                    n_new = MAX_SOURCE_ROWS - len(chosen)
-                    kept[k] = np.concatenate([old[chosen], kept[k][new[:n_new]]])
-        self._source_rows, self._source_codes, self._n_source_seen = *kept, n_seen
+        source = data.source
+        codes = data.target_codes if source is None else data.source_codes
+        n_rows = len(data.target if source is None else source)
+        groups = [np.arange(n_rows)]
+        if self.labels == "condition":
+            groups = [np.flatnonzero(codes == code) for code in range(len(self.classes_))]
+        n_before = getattr(self, "_n_seen", [0] * len(groups))
+        self._n_seen = [n + len(group) for n, group in zip(n_before, groups, strict=True)]
+        if source is None:
+            self._source_rows = None
+            return
+        kept = []
+        for k, group in enumerate(groups):
+            n_most = max(MIN_CLASS_ROWS, round(MAX_SOURCE_ROWS * self._n_seen[k] / sum(self._n_seen)))
+            parts = []
+            if n_before[k]:
+                n_old = round(n_most * n_before[k] / self._n_seen[k])
+                parts.append(rng.permutation(self._source_rows[k])[:n_old])
+                n_most -= len(parts[0])
+            if len(group):
+                parts.append(source[np.sort(rng.permutation(group)[:n_most])])
+            kept.append(np.concatenate(parts))
+        self._source_rows = kept
 
     def _rate(self) -> float:
         if self.learning_rate != "auto":
@@ -352,15 +377,13 @@ class BaseFlowTransport(
         check_is_fitted(self)
         self._check_container()
         X = check_samples(self, X)
-        codes = self._codes(labels, len(X), "rows of X")
         if sample_domain is None:
-            return self._transport(X, codes, 0.0, 1.0)
+            return self._transport(X, self._codes(labels, len(X), "rows of X"), 0.0, 1.0)
         is_source = check_sample_domain(sample_domain, len(X))
-        if not is_source.any():
-            return X
-        moved = self._transport(X[is_source], None if codes is None else codes[is_source], 0.0, 1.0)
-        answer = X.astype(moved.dtype)
-        answer[is_source] = moved
+        answer = X.astype(self._answer_dtype(X.dtype, 1.0))
+        if is_source.any():
+            codes = self._codes(labels, len(X), "rows of X", is_source)
+            answer[is_source] = self._transport(X[is_source], codes, 0.0, 1.0)
         return answer
 
     def inverse_transform(self, X, *, labels=None):
@@ -461,8 +484,9 @@ class BaseFlowTransport(
         check_is_fitted(self)
         check_scalar(n_samples, "n_samples", Integral, min_val=1)
         rng = check_random_state(random_state)
-        if labels is None and self.labels == "condition":
-            codes = self._source_codes[rng.randint(len(self._source_codes), size=n_samples)]
+        if labels is None and self._label_mode == "condition":
+            shares = np.array(self._n_seen) / sum(self._n_seen)
+            codes = rng.choice(len(shares), size=n_samples, p=shares)
         else:
             codes = self._codes(labels, n_samples, "points (n_samples)")
         Z = self._draw_source(n_samples, codes, rng)
@@ -475,14 +499,12 @@ class BaseFlowTransport(
         if self._source_rows is None:
             noise = rng.standard_normal((n_samples, len(self._scaling.noise_std)))
             return (noise * self._scaling.noise_std).astype(dtype)
-        if codes is None:
-            places = rng.randint(len(self._source_rows), size=n_samples)
-        else:
-            places = np.empty(n_samples, dtype=int)
-            for code in np.unique(codes):
-                wanted, members = codes == code, np.flatnonzero(self._source_codes == code)
-                places[wanted] = rng.choice(members, wanted.sum())
-        return self._scaling.encode(self._source_rows[places].astype(dtype, copy=False), 0.0)
+        codes = np.zeros(n_samples, dtype=int) if codes is None else codes
+        drawn = np.empty((n_samples, self._source_rows[0].shape[1]), dtype=dtype)
+        for code in np.unique(codes):
+            members, wanted = self._source_rows[code], codes == code
+            drawn[wanted] = members[rng.randint(len(members), size=wanted.sum())]
+        return self._scaling.encode(drawn, 0.0)
 
     def score(self, X, y=None, *, sample_domain=None, sample_weight=None):
         """Minus the energy distance between transported points and a target sample.
@@ -509,18 +531,20 @@ class BaseFlowTransport(
         check_is_fitted(self)
         if sample_weight is not None:
             raise ValueError("sample_weight must be None: the flow knows no weights.")
-        X = check_samples(self, X, ensure_min_samples=2)
+        checked = check_samples(self, X, ensure_min_samples=2)
         if is_target(y):
             y = check_target(self, y, ensure_min_samples=2)
+        # A frame stays one, or `transform` would miss its names.
+        X = X if hasattr(X, "columns") else checked
         return make_transport_scorer("energy_distance")(self, X, y, sample_domain=sample_domain)
 
-    def _codes(self, labels, n_rows: int, argument: str) -> np.ndarray | None:
-        """Class index of each of `n_rows` points, None where the network sees no class."""
-        if self.labels != "condition":
+    def _codes(self, labels, n_rows: int, argument: str, chosen=slice(None)) -> np.ndarray | None:
+        """Class index of the chosen ones of `n_rows` points; None where the network sees no class."""
+        if self._label_mode != "condition":
             if labels is not None:
                 raise ValueError(
-                    f"labels were given, and this estimator has labels={self.labels!r}: its network sees no "
-                    "class. Fit with labels='condition'."
+                    f"labels were given, and this estimator was fitted with labels={self._label_mode!r}: its "
+                    "network sees no class. Fit with labels='condition'."
                 )
             return None
         if labels is None:
@@ -528,7 +552,7 @@ class BaseFlowTransport(
                 f"labels are missing: with labels='condition' each of the {n_rows} {argument} needs its "
                 f"class, one of {self.classes_.tolist()}."
             )
-        return check_labels_of(self, labels, n_rows, argument)
+        return check_labels_of(self, labels, n_rows, argument, chosen)
 
     def _check_container(self) -> None:
         if self._layout.picture_shape is not None and output_container(self) != "default":
@@ -541,13 +565,15 @@ class BaseFlowTransport(
     def _transport(self, X, codes, t_start, t_end, n_steps=None, solver=None, return_path=False):
         """`integrate` of checked samples, class indices and times."""
         Z = self._scaling.encode(as_rows(self, X), self._clock(t_start))
-        dtype = X.dtype
-        if return_path or t_end not in (0, 1) or self._dtypes[int(t_end)] != "uint8":
-            # Grey values are rounded where there are images, and nowhere else.
-            dtype = float_dtype(dtype)
+        dtype = float_dtype(X.dtype) if return_path else self._answer_dtype(X.dtype, t_end)
         nodes = self._follow(Z, codes, t_start, t_end, n_steps, solver, return_path)
         path = self._to_samples(*nodes, dtype)
         return path if return_path else path[-1]
+
+    def _answer_dtype(self, dtype: np.dtype, t: float) -> np.dtype:
+        """Grey values are rounded where there are images, and nowhere else."""
+        has_images = t in (0, 1) and self._dtypes[int(t)] == "uint8"
+        return dtype if has_images else float_dtype(dtype)
 
     def _clock(self, t):
         """Time of the moving centre at a time of the flow."""
@@ -578,11 +604,10 @@ class BaseFlowTransport(
     def __setstate__(self, state):
         version = state.pop("_sklearn_nsgf_version", "an unknown version")
         if version != __version__:
-            warnings.warn(
-                f"This {type(self).__name__} was saved with sklearn-nsgf {version} and is opened with "
-                f"{__version__}: it may not work as it did. Fit it again, or install that version.",
+            warn_caller(
+                f"An estimator was saved with sklearn-nsgf {version} and is opened with {__version__}: it "
+                "may not work as it did. Fit it again, or install that version.",
                 UserWarning,
-                stacklevel=2,
             )
         super().__setstate__(state)
 
@@ -686,7 +711,9 @@ class NetworkFlowTransport(BaseFlowTransport):
                     compile=self.compile,
                     validation=validation,
                     n_iter_no_change=self.n_iter_no_change,
-                    report=lambda average: end_step(lambda: self._attributes_with(average, job.device)),
+                    report=lambda average, last: end_step(
+                        lambda: self._attributes_with(average, job.device), last=last
+                    ),
                 )
         self._report(new_pool.make_blocks.makers, new_pool.n_made)
         if self.verbose:
@@ -704,15 +731,26 @@ class NetworkFlowTransport(BaseFlowTransport):
         n_held = self.pool_size or most_held(pool.blocks[0])
         n_paths = max(len(pool), n_held * pool.blocks.shape[1])
         older = getattr(self, "_replay", None)
-        self._replay = pool.followed_by(older, n_paths) if older else PathPool(pool.paths, pool.labels)
+        if older is not None and older.paths.shape[1] != pool.paths.shape[1]:
+            warn_caller(
+                "The paths of earlier calls have another number of steps and are left out.", UserWarning
+            )
+            older = None
+        self._replay = (
+            PathPool(pool.paths, pool.labels) if older is None else pool.followed_by(older, n_paths)
+        )
         return self._replay
 
     def _keep(self, result: TrainingResult, continues: bool) -> None:
         self.network_ = _bare(result.network.cpu())
         if not continues:
             self.loss_curve_, self.validation_curve_, self.n_iter_ = [], [], 0
+            self._loss_steps, self._validation_steps = [], []
         self.loss_curve_ = self.loss_curve_ + result.loss_curve
         self.validation_curve_ = self.validation_curve_ + result.validation_curve
+        self._loss_steps = self._loss_steps + [self.n_iter_ + step for step in result.loss_steps]
+        steps = [self.n_iter_ + step for step in result.validation_steps]
+        self._validation_steps = self._validation_steps + steps
         self.n_iter_ += result.n_iter
 
     def __getstate__(self):
@@ -803,6 +841,12 @@ def _bare(network: nn.Module) -> nn.Module:
     return network.network if isinstance(network, ImageRows) else network
 
 
+def _framed(X: np.ndarray, names: np.ndarray | None):
+    """With the names of the features, where there are any and pandas is there."""
+    pandas = sys.modules.get("pandas")
+    return X if names is None or pandas is None else pandas.DataFrame(X, columns=names)
+
+
 class _TaskData:
     """A source sample and a target sample for callbacks, made when one of them asks."""
 
@@ -831,12 +875,13 @@ class _TaskData:
         else:
             source, source_codes = data.source[places[0]], data.source_codes
         X, y = (est._layout.to_samples(rows) for rows in (source, target))
+        names = getattr(est, "feature_names_in_", None)
         if est.labels != "condition":
-            return {"X": X, "y": y, "metadata": None}
+            return {"X": _framed(X, names), "y": y, "metadata": None}
         codes = np.concatenate([source_codes[places[0]], data.target_codes[places[1]]])
         domain = np.repeat([1, -1], [len(X), len(y)])
         return {
-            "X": np.concatenate([X, y]),
+            "X": _framed(np.concatenate([X, y]), names),
             "y": est.classes_[codes],
             "metadata": {"sample_domain": domain},
         }

@@ -45,8 +45,9 @@ _SHARED_STATE = (
     "_layout",
     "_scaling",
     "_dtypes",
+    "_label_mode",
     "_source_rows",
-    "_source_codes",
+    "_n_seen",
 )
 
 
@@ -331,7 +332,7 @@ class NSGFPlusPlus(BaseFlowTransport):
                 training=_pushed(sinkhorn, job.training), held_out=_pushed(sinkhorn, job.held_out)
             )
             straight._scaling = self._scaling.at_target()
-            straight._source_rows, straight._source_codes = self._ends(straight, job)
+            straight._source_rows = self._ends(straight, job)
         else:
             straight.set_params(coupling="independent")
             predictor, interrupted = self._learn_times(predictor, straight, job)
@@ -343,15 +344,15 @@ class NSGFPlusPlus(BaseFlowTransport):
         straight.device_ = str(job.device)
         return interrupted, straight, predictor
 
-    def _ends(self, straight: FlowMatchingTransport, job: FitJob):
-        """Results of the first phase and their classes, for the second one's `sample`."""
+    def _ends(self, straight: FlowMatchingTransport, job: FitJob) -> list[np.ndarray]:
+        """Results of the first phase, by the class that the network sees, for the second one's `sample`."""
         rng, dtype = np.random.default_rng(job.rng.randint(MAX_SEED)), float_dtype(self._dtypes[1])
-        rows, codes = [], []
+        rows: dict[int, list[np.ndarray]] = {}
         for stratum in job.training:
             n_ends = int(min(max(1, round(N_ENDS * stratum.share)), stratum.source.n_rows))
-            rows.append(straight._scaling.decode(stratum.source.draw(n_ends, rng), 0.0, dtype))
-            codes.append(np.full(n_ends, -1 if stratum.label is None else stratum.label))
-        return np.concatenate(rows), None if self.labels == "ignore" else np.concatenate(codes)
+            ends = straight._scaling.decode(stratum.source.draw(n_ends, rng), 0.0, dtype)
+            rows.setdefault(stratum.label or 0, []).append(ends)
+        return [np.concatenate(rows[code]) for code in sorted(rows)]
 
     def _learn_times(self, predictor, straight, job: FitJob):
         """Algorithm 3, the phase-transition time predictor: on paths like those of the straight flow."""
@@ -373,7 +374,7 @@ class NSGFPlusPlus(BaseFlowTransport):
                     learning_rate=self._rate(),
                     loss=time_loss,
                     constant_rate=continues,
-                    report=lambda average: end_step(),
+                    report=lambda average, last: end_step(last=last),
                 )
         if self.verbose:
             logger.info("trained the time predictor, loss %.3g", result.loss_curve[-1])

@@ -107,7 +107,8 @@ def _class_weights(
             continue
         weight = np.eye(n_classes, dtype=np.float32)[codes[k]]
         unknown = np.flatnonzero(codes[k] == UNLABELLED)
-        if len(unknown):
+        weight[unknown] = 0
+        if len(unknown) and (codes[1 - k] != UNLABELLED).any():
             other = rows[1 - k], codes[1 - k]
             probability = class_probabilities(sample, unknown, *other, n_classes, blur=blur)
             weight[unknown] = np.eye(n_classes, dtype=np.float32)[probability.argmax(axis=1)]

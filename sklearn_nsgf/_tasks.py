@@ -45,13 +45,13 @@ class FitTasks(NamedTuple):
             step = context.subcontext(task_name=step_name)
             steps.append(step.call_on_fit_task_begin(estimator=self.estimator, **self.data))
 
-        def end_step(attributes: Attributes | None = None) -> bool:
+        def end_step(attributes: Attributes | None = None, *, last: bool = False) -> bool:
             stop = steps[-1].call_on_fit_task_end(
                 estimator=self.estimator,
                 reconstruction_attributes=attributes and (lambda: self.complete(attributes())),
                 **self.data,
             )
-            if not stop and len(steps) < n_steps:
+            if not (stop or last) and len(steps) < n_steps:
                 begin_step()
             return stop
 

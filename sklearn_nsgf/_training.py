@@ -51,6 +51,8 @@ class TrainingResult(NamedTuple):
     validation_curve : list of float
         Loss of the averaged network on the validation batch at every evaluation after the first
         15 % of `max_iter`; empty without one.
+    loss_steps, validation_steps : list of int
+        Optimiser steps at which the values of both curves were taken.
     n_iter : int
         Optimiser steps taken.
     interrupted : bool
@@ -60,6 +62,8 @@ class TrainingResult(NamedTuple):
     network: nn.Module
     loss_curve: list[float]
     validation_curve: list[float]
+    loss_steps: list[int]
+    validation_steps: list[int]
     n_iter: int
     interrupted: bool
 
@@ -76,7 +80,7 @@ def train_network(
     compile: bool = False,
     validation: PathSample | None = None,
     n_iter_no_change: int = 10,
-    report: Callable[[nn.Module], bool] | None = None,
+    report: Callable[[nn.Module, bool], bool] | None = None,
 ) -> TrainingResult:
     """Fit a network to batches by stochastic gradient descent.
 
@@ -107,7 +111,8 @@ def train_network(
         the loss says more about the start than about the training.
     n_iter_no_change : int, default=10
     report : callable, optional
-        Is called at every evaluation with the averaged network; the training ends if it returns true.
+        Is called at every evaluation with the averaged network and whether this is the last one; the
+        training ends if it returns true.
 
     Returns
     -------
@@ -142,6 +147,8 @@ def train_network(
     interval = evaluation_interval(max_iter)
     loss_curve: list[float] = []
     losses: list[Tensor] = []
+    loss_steps: list[int] = []
+    validation_steps: list[int] = []
     n_done, interrupted = 0, False
     network.train()
     try:
@@ -157,11 +164,14 @@ def train_network(
             n_done = n_iter
             if n_iter % interval == 0 or n_iter == max_iter:
                 loss_curve.append(_finite_mean(losses, n_iter))
+                loss_steps.append(n_iter)
                 losses.clear()
                 logger.debug("iteration %d of %d: loss %.3g", n_iter, max_iter, loss_curve[-1])
-                settled = n_iter >= (WARM_UP + AVERAGING) * max_iter
-                stop = stopping is not None and settled and stopping.update(average)
-                if (report is not None and report(average.module)) or stop:
+                last = n_iter == max_iter
+                if stopping is not None and n_iter >= (WARM_UP + AVERAGING) * max_iter:
+                    last |= stopping.update(average)
+                    validation_steps.append(n_iter)
+                if (report is not None and report(average.module, last)) or last:
                     break
     except KeyboardInterrupt:
         if n_done == 0:
@@ -169,10 +179,12 @@ def train_network(
         interrupted = True
         if losses:
             loss_curve.append(_finite_mean(losses, n_done))
+            loss_steps.append(n_done)
     if stopping is not None and stopping.curve:
         average.load_state_dict(stopping.best_state)
+    validation_curve = stopping.curve if stopping else []
     return TrainingResult(
-        average.module.eval(), loss_curve, stopping.curve if stopping else [], n_done, interrupted
+        average.module.eval(), loss_curve, validation_curve, loss_steps, validation_steps, n_done, interrupted
     )
 
 

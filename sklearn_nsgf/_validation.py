@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from functools import partial
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import NamedTuple
 
@@ -269,7 +269,7 @@ def _check_labels(estimator: BaseEstimator, y, n_rows: int, *, reset: bool) -> n
             f"labels={estimator.labels!r} needs y with a class for each row of X; y is None. Otherwise set "
             "labels='ignore'."
         )
-    labels = check_array(labels, ensure_2d=False, dtype=None, input_name="y")
+    labels = _of_one_type(check_array(labels, ensure_2d=False, dtype=None, input_name="y"))
     kind = type_of_target(labels, input_name="y")
     if kind not in ("binary", "multiclass"):
         raise ValueError(
@@ -301,15 +301,28 @@ def encode_labels(estimator: BaseEstimator, labels: np.ndarray) -> np.ndarray:
     return np.array([codes[label] for label in found.tolist()], dtype=int)[inverse]
 
 
-def check_labels_of(estimator: BaseEstimator, labels, n_rows: int, argument: str) -> np.ndarray:
-    """Class index of each of `n_rows` points from one label, or from one for each."""
-    labels = np.asarray(labels)
+def check_labels_of(
+    estimator: BaseEstimator, labels, n_rows: int, argument: str, chosen: slice | np.ndarray
+) -> np.ndarray:
+    """Class index of the chosen ones of `n_rows` points, from one label, or from one for each."""
+    labels = _of_one_type(np.asarray(labels))
     if labels.shape not in [(), (n_rows,)]:
         raise ValueError(
             f"labels has the shape {labels.shape}; expected one label, or one for each of the {n_rows} "
             f"{argument}."
         )
-    return np.broadcast_to(encode_labels(estimator, np.atleast_1d(labels)), n_rows)
+    return encode_labels(estimator, np.broadcast_to(labels, n_rows)[chosen])
+
+
+def _of_one_type(labels: np.ndarray) -> np.ndarray:
+    """Labels of dtype object as strings or as numbers."""
+    if labels.dtype != object:
+        return labels
+    kinds = {str if isinstance(label, str) else type(label) for label in labels.ravel().tolist()}
+    if len(kinds) > 1 or not issubclass(*kinds, (str, Integral, Real)):
+        names = sorted(kind.__name__ for kind in kinds)
+        raise ValueError(f"The labels have the types {names}: expected strings, or integers, in all rows.")
+    return np.array(labels.tolist())
 
 
 def _check_classes_in_both(estimator: BaseEstimator, source_codes, target_codes) -> None:

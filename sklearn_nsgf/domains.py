@@ -140,6 +140,8 @@ def check_sample_domain(sample_domain, n_samples: int, *, require: tuple[str, ..
     """
     expected = "expected numbers, >= 0 for the source and < 0 for the target"
     values = np.asarray(sample_domain)
+    if values.dtype.kind == "c":
+        raise ValueError(f"sample_domain has dtype {values.dtype}: {expected}.")
     if values.dtype == bool:
         raise ValueError(
             f"sample_domain is boolean: {expected}. For a mask of the source's rows pass "
@@ -295,7 +297,7 @@ class SourceOnly(MetaEstimatorMixin, BaseEstimator):
         Labels of the source, if `estimator` is a classifier.
     n_features_in_ : int
         Number of features, if `estimator_` has it.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, if `estimator_` has them.
 
     Examples

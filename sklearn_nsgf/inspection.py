@@ -124,7 +124,18 @@ class TrajectoryDisplay:
         return self
 
     @classmethod
-    def from_estimator(cls, estimator, X, *, n_steps=None, solver=None, features=(0, 1), ax=None, **line_kw):
+    def from_estimator(
+        cls,
+        estimator,
+        X,
+        *,
+        labels=None,
+        n_steps=None,
+        solver=None,
+        features=(0, 1),
+        ax=None,
+        **line_kw,
+    ):
         """Transport points and draw their paths.
 
         Parameters
@@ -133,6 +144,8 @@ class TrajectoryDisplay:
             A fitted flow of this package.
         X : array-like of shape (n_samples, n_features) or images
             Points of the source, few enough for a line each.
+        labels : label or array-like of shape (n_samples,), default=None
+            Class of each point, or one for all; for an estimator with `labels="condition"`.
         n_steps : int, default=None
             Number of steps, of `NSGFPlusPlus` in each phase; by default the estimator's own.
         solver : {"euler", "midpoint", "heun", "rk4"}, default=None
@@ -149,7 +162,7 @@ class TrajectoryDisplay:
         display : TrajectoryDisplay
         """
         check_is_fitted(estimator)
-        path = estimator.integrate(X, n_steps=n_steps, solver=solver, return_path=True)
+        path = estimator.integrate(X, labels=labels, n_steps=n_steps, solver=solver, return_path=True)
         display = cls(
             _as_pictures(estimator, path),
             _node_times(estimator, n_steps, len(path)),
@@ -296,6 +309,7 @@ class TransportDisplay:
         X,
         y=None,
         *,
+        labels=None,
         features=(0, 1),
         ax=None,
         n_arrows=100,
@@ -312,6 +326,8 @@ class TransportDisplay:
             Points of the source.
         y : array-like of shape (n_target, n_features) or (n_samples,), default=None
             Target sample. One-dimensional labels are ignored.
+        labels : label or array-like of shape (n_samples,), default=None
+            Class of each point, or one for all; for an estimator with `labels="condition"`.
         features : (int or str, int or str), default=(0, 1)
             The two features to draw, by index or, if the estimator was fitted on a DataFrame, by name.
         ax : Axes, default=None
@@ -333,7 +349,7 @@ class TransportDisplay:
             X_target = _as_pictures(estimator, check_target(estimator, y, ensure_min_samples=1))
         display = cls(
             _as_pictures(estimator, check_samples(estimator, X)),
-            _as_pictures(estimator, estimator.integrate(X)),
+            _as_pictures(estimator, estimator.integrate(X, labels=labels)),
             X_target,
             features=features,
             feature_names=getattr(estimator, "feature_names_in_", None),
@@ -428,9 +444,6 @@ class LossCurveDisplay:
     def from_estimator(cls, estimator, *, ax=None, log_scale=True, **line_kw):
         """Draw the losses of a fitted estimator, of `NSGFPlusPlus` those of both phases.
 
-        The evaluations are taken as evenly spaced over the optimiser steps, the last ones as those with a
-        validation loss.
-
         Parameters
         ----------
         estimator : estimator
@@ -454,11 +467,9 @@ class LossCurveDisplay:
                 networks["straight flow"] = estimator.straight_flow_
         curves, validation_curves = {}, {}
         for name, network in networks.items():
-            losses, validation_losses = network.loss_curve_, network.validation_curve_
-            steps = network.n_iter_ * np.arange(1, len(losses) + 1) / len(losses)
-            curves[name] = (steps, losses)
-            if validation_losses:
-                validation_curves[name] = (steps[-len(validation_losses) :], validation_losses)
+            curves[name] = (network._loss_steps, network.loss_curve_)
+            if network.validation_curve_:
+                validation_curves[name] = (network._validation_steps, network.validation_curve_)
         return cls(curves, validation_curves).plot(ax, log_scale, **line_kw)
 
 

@@ -252,9 +252,9 @@ def classifier_two_sample_test(X, Y, *, classifier=None, cv=5, random_state=0):
     X : array-like of shape (n_x, n_features)
     Y : array-like of shape (n_y, n_features)
     classifier : classifier, default=None
-        By default a seeded `sklearn.ensemble.ExtraTreesClassifier` with at least 5 rows in a leaf and
-        balanced classes. One that does not balance the classes may answer 0.5 only because the sizes of
-        the samples differ much.
+        By default a seeded `sklearn.ensemble.ExtraTreesClassifier` with at least 5 rows in a leaf (fewer for
+        samples of less than 50 rows) and balanced classes. One that does not balance the classes may answer
+        0.5 only because the sizes of the samples differ much.
     cv : int or cross-validation splitter, default=5
         Number of folds, stratified and shuffled, or a splitter.
     random_state : int, RandomState instance or None, default=0
@@ -292,8 +292,10 @@ def classifier_two_sample_test(X, Y, *, classifier=None, cv=5, random_state=0):
             )
         cv = StratifiedKFold(cv, shuffle=True, random_state=rng)
     if classifier is None:
+        # Leaves that hold all of a small sample could not tell it from the other.
+        least = max(1, min(5, min(len(X), len(Y)) // 10))
         classifier = ExtraTreesClassifier(
-            min_samples_leaf=5, class_weight="balanced", random_state=rng.randint(np.iinfo(np.int32).max)
+            min_samples_leaf=least, class_weight="balanced", random_state=rng.randint(np.iinfo(np.int32).max)
         )
     is_y = np.repeat([0, 1], [len(X), len(Y)])
     # Without `params` scikit-learn 1.6 stops where metadata routing is on.
@@ -365,7 +367,7 @@ def make_transport_scorer(metric="energy_distance", **metric_params):
     -4.0
     """
     if not callable(metric):
-        if metric not in METRICS:
+        if not isinstance(metric, str) or metric not in METRICS:
             raise ValueError(f"metric={metric!r}: expected a callable or one of {sorted(METRICS)}.")
         # A misspelt name should not wait for the first score.
         inspect.signature(METRICS[metric]).bind_partial(None, None, **metric_params)

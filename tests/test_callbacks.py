@@ -3,6 +3,7 @@
 import logging
 
 import numpy as np
+import pandas as pd
 import pytest
 from clouds import two_clouds
 from sklearn.model_selection import GridSearchCV
@@ -150,6 +151,20 @@ def test_listening_changes_nothing(name):
     expected = fresh(name).fit(source, target).transform(source)
     heard = fresh(name, Recorder()).fit(source, target).transform(source)
     np.testing.assert_allclose(heard, expected, rtol=0, atol=0.01)
+
+
+def test_tasks_that_begin_also_end_where_training_stops_early(name):
+    recorder = Recorder()
+    fresh(name, recorder, max_iter=200, early_stopping=True, n_iter_no_change=1).fit(*two_clouds(60, 50))
+    assert sorted(recorder.begun) == sorted(recorder.ended)
+
+
+def test_a_frame_is_scored_without_a_warning(name):
+    """Warnings are errors here."""
+    frames = [pd.DataFrame(cloud, columns=["a", "b"]) for cloud in two_clouds(40, 30)]
+    monitor = callback.ScoringMonitor(scoring={"energy": make_transport_scorer()})
+    est = fresh(name, monitor, max_iter=2).fit(*frames)
+    assert np.isfinite(est.score(*frames))
 
 
 def test_partial_fit_has_the_same_tasks(name):

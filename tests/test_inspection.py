@@ -47,7 +47,7 @@ class Picture(SinkhornFlowTransport):
         self._layout = find_layout(sample_shape, image_shape, channel_axis)
         self.n_features_in_, self.device_ = int(np.prod(sample_shape)), "cpu"
 
-    def integrate(self, X, *, n_steps=None, solver=None, return_path=False):
+    def integrate(self, X, *, labels=None, n_steps=None, solver=None, return_path=False):
         path = np.stack([X + share for share in np.linspace(0, 1, (n_steps or 3) + 1)])
         return path if return_path else path[-1]
 
@@ -345,3 +345,31 @@ for display in [LossCurveDisplay({}), TrajectoryDisplay(X[None], [0]), Transport
 """
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
+
+
+def test_a_conditional_flow_is_told_the_classes():
+    rng = np.random.default_rng(0)
+    X, codes = rng.normal(size=(30, 2)), np.arange(30) % 2
+    options = {"max_iter": 2, "n_flows": 1, "flow_batch_size": 16, "hidden_layer_sizes": (4,)}
+    est = SinkhornFlowTransport(labels="condition", **options).fit(X, codes)
+    display = TrajectoryDisplay.from_estimator(est, X, labels=codes)
+    np.testing.assert_array_equal(display.path[-1], est.transform(X, labels=codes))
+    display = TransportDisplay.from_estimator(est, X, labels=1)
+    np.testing.assert_array_equal(display.X_transported, est.transform(X, labels=1))
+
+
+def test_validation_losses_stand_at_their_steps_after_several_fits():
+    """Found in review: those of the first fit were drawn over the second one."""
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    options = {"n_flows": 1, "flow_batch_size": 16, "hidden_layer_sizes": (4,), "warm_start": True}
+    est = SinkhornFlowTransport(max_iter=100, early_stopping=True, n_iter_no_change=99, **options).fit(
+        X, X + 3
+    )
+    est.set_params(max_iter=50, early_stopping=False).fit(X, X + 3)
+    display = LossCurveDisplay.from_estimator(est)
+    steps, losses = display.curves["SinkhornFlowTransport"]
+    assert list(steps) == [*range(2, 101, 2), *range(101, 151)]
+    assert len(losses) == len(steps)
+    steps, losses = display.validation_curves["SinkhornFlowTransport"]
+    assert list(steps) == list(range(16, 101, 2))
+    assert len(losses) == len(steps)

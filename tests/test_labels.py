@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
+from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport, _base
 from sklearn_nsgf.domains import stack_domains
 from sklearn_nsgf.flow import class_probabilities
+from sklearn_nsgf.networks import MLP, UNet
 
 SMALL = {"max_iter": 300, "hidden_layer_sizes": (64, 64), "random_state": 0}
 FLOWS = {"n_flows": 4, "flow_batch_size": 128}
@@ -206,6 +207,58 @@ def test_wrong_labels_afterwards():
             other.transform(X, labels=y)
 
 
+def test_a_rare_class_can_be_drawn(monkeypatch):
+    """Found in review: none of its rows were among those kept."""
+    monkeypatch.setattr(_base, "MAX_SOURCE_ROWS", 50)
+    rng = np.random.default_rng(0)
+    codes = np.r_[1, 1, np.zeros(400, dtype=int)]
+    X, y, domain = stack_domains(rng.normal(size=(402, 2)), rng.normal(size=(402, 2)), codes, codes)
+    est = SinkhornFlowTransport(**TINY, labels="condition", random_state=0).fit(X, y, sample_domain=domain)
+    assert est.sample(3, labels=1, random_state=0).shape == (3, 2)
+    assert [len(rows) for rows in est._source_rows] == [100, 2]
+    drawn = [est._n_seen]
+    assert drawn == [[400, 2]]
+
+
+def test_target_rows_need_no_labels_to_stay():
+    """Those of the target are what a classifier behind it has to predict."""
+    X, y, domain = stacked()
+    est = SinkhornFlowTransport(**TINY, labels="condition").fit(X, y, sample_domain=domain)
+    is_target = domain < 0
+    np.testing.assert_array_equal(est.transform(X[is_target], sample_domain=domain[is_target]), X[is_target])
+    unknown = np.where(is_target, -1, y)
+    expected = est.transform(X, labels=y, sample_domain=domain)
+    np.testing.assert_array_equal(est.transform(X, labels=unknown, sample_domain=domain), expected)
+
+
+def test_what_stays_is_a_copy():
+    X, _, domain = stacked()
+    est = SinkhornFlowTransport(**TINY).fit(X, sample_domain=domain)
+    target = X[domain < 0]
+    assert not np.shares_memory(est.transform(target, sample_domain=np.full(len(target), -1)), target)
+
+
+def test_a_network_that_does_not_see_the_class_is_refused():
+    rng = np.random.default_rng(0)
+    images, codes = rng.normal(size=(20, 6, 6)), np.arange(20) % 2
+    est = SinkhornFlowTransport(
+        **TINY, labels="condition", network=lambda shape, n_classes: UNet(shape, n_channels=4)
+    )
+    with pytest.raises(ValueError, match="UNet takes classes y if it was made with n_classes"):
+        est.fit(images, codes)
+
+
+def test_labels_of_one_type():
+    _, target, _, codes = unequal_classes()
+    mixed = np.array([*NAMES[codes[1:]], 3], dtype=object)
+    est = SinkhornFlowTransport(**TINY, labels="condition")
+    with pytest.raises(ValueError, match=r"types \['int', 'str'\]: expected strings, or integers"):
+        est.fit(target, mixed)
+    est.fit(target, NAMES[codes].astype(object))
+    with pytest.raises(ValueError, match="expected strings, or integers"):
+        est.sample(2, labels=["low", None])
+
+
 def test_tags_say_whether_labels_are_needed():
     for mode in ("ignore", "condition", "couple"):
         tags = SinkhornFlowTransport(labels=mode).__sklearn_tags__().target_tags
@@ -224,8 +277,6 @@ def test_conditional_images():
 
 
 def test_a_factory_is_told_the_number_of_classes():
-    from sklearn_nsgf.networks import MLP
-
     calls = []
 
     def factory(event_shape, *n_classes):

@@ -33,6 +33,13 @@ def test_energy_distance_leaves_out_the_pairs_with_itself():
     assert energy_distance(X, Y) == pytest.approx(2 * cdist(X, Y).mean() - within_x - within_y)
 
 
+def test_small_samples_that_lie_apart_are_told_apart():
+    rng = np.random.default_rng(0)
+    for n in (5, 6, 8, 20):
+        X, Y = rng.normal(size=(n, 2)), rng.normal(100, 1, size=(n, 2))
+        assert classifier_two_sample_test(X, Y) > 0.9
+
+
 def test_energy_distance_is_unbiased():
     rng = np.random.default_rng(0)
     values = [energy_distance(*rng.normal(size=(2, 20, 2))) for _ in range(400)]

@@ -132,16 +132,18 @@ def class_probabilities(
            [1., 0.]], dtype=float32)
     """
     rng = np.random.default_rng(0)
-    chosen = [
-        np.sort(rng.choice(len(sample), min(len(sample), _PLAN_ROWS), replace=False))
-        for sample in (others, rows)
-    ]
+    chosen = [rng.permutation(len(sample))[:_PLAN_ROWS] for sample in (others, rows)]
+    # Few labelled ones among very many must not be missed.
+    some_labelled = rng.permutation(np.flatnonzero(codes >= 0))[: _PLAN_ROWS // 4]
+    chosen = [np.union1d(chosen[0], some_labelled), np.sort(chosen[1])]
     x, y = (
         torch.from_numpy(np.asarray(sample[each], dtype=np.float32))
         for sample, each in zip((others, rows), chosen, strict=True)
     )
     f = sinkhorn_potentials(x, y, blur=blur, tol=1e-2).f
     codes = codes[chosen[0]]
+    if not (codes >= 0).any():
+        raise ValueError("No row of the other sample has a class.")
     labelled = torch.from_numpy(codes >= 0)
     members = torch.from_numpy(np.eye(n_classes, dtype=np.float32)[codes[codes >= 0]])
     x, f = x[labelled], f[labelled]

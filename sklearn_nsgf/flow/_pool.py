@@ -95,12 +95,14 @@ class PathPool:
         """The paths of this pool and then those of an older one, at most `n_paths`."""
         pools = [self, older]
         paths = torch.cat([pool.paths.to(self.paths.device) for pool in pools])[:n_paths]
+        if self.labels is None or older.labels is None:
+            return PathPool(paths)
         labels = [
             pool.labels.to(paths.device).repeat(len(pool) // len(pool.labels))
             for pool in pools
             if pool.labels is not None
         ]
-        return PathPool(paths, torch.cat(labels)[:n_paths] if labels else None)
+        return PathPool(paths, torch.cat(labels)[:n_paths])
 
 
 class TrajectoryPool(PathPool):

@@ -49,6 +49,8 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], n_features))
 
     def forward(self, t: Tensor, x: Tensor, y: Tensor | None = None) -> Tensor:
+        if (y is None) != (self.n_classes == 0):
+            raise ValueError("MLP takes classes y if it was made with n_classes, and only then.")
         inputs = [x, self.time_embedding(t)]
         if y is not None:
             inputs.append(functional.one_hot(y, self.n_classes).to(x.dtype))

@@ -119,6 +119,8 @@ class UNet(nn.Module):
         )
 
     def forward(self, t: Tensor, x: Tensor, y: Tensor | None = None) -> Tensor:
+        if (y is None) != (self.embed_label is None):
+            raise ValueError("UNet takes classes y if it was made with n_classes, and only then.")
         embedding = self.embed_time(self.time_embedding(t))
         if self.embed_label is not None:
             embedding = embedding + self.embed_label(y)
