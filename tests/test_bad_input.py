@@ -165,7 +165,7 @@ def test_arguments_out_of_range(fitted):
 
 
 def test_a_target_is_asked_for(fitted):
-    with pytest.raises(ValueError, match="needs the target sample, as y or"):
+    with pytest.raises(ValueError, match="Pass the target sample as y, or both samples in X"):
         fitted.score(GOOD)
 
 
