@@ -460,7 +460,10 @@ class LossCurveDisplay:
         display : LossCurveDisplay
         """
         check_is_fitted(estimator)
-        networks = {type(estimator).__name__: estimator}
+        name = type(estimator).__name__
+        networks = {name: estimator}
+        if not hasattr(estimator, "n_function_evaluations_"):
+            raise TypeError(f"{name} has no loss curve: expected a fitted flow of this package.")
         if hasattr(estimator, "sinkhorn_flow_"):
             networks = {"Sinkhorn flow": estimator.sinkhorn_flow_}
             if estimator.straight_flow_ is not None:

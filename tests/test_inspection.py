@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from clouds import two_clouds
 from sklearn.exceptions import NotFittedError
+from sklearn.preprocessing import StandardScaler
 
 from sklearn_nsgf import NSGFPlusPlus, SinkhornFlowTransport
 from sklearn_nsgf._validation import find_layout
@@ -373,3 +374,9 @@ def test_validation_losses_stand_at_their_steps_after_several_fits():
     steps, losses = display.validation_curves["SinkhornFlowTransport"]
     assert list(steps) == list(range(16, 101, 2))
     assert len(losses) == len(steps)
+
+
+def test_a_loss_curve_is_of_a_flow():
+    scaler = StandardScaler().fit([[0.0], [1.0]])
+    with pytest.raises(TypeError, match="StandardScaler has no loss curve: expected a fitted flow"):
+        LossCurveDisplay.from_estimator(scaler)
