@@ -505,7 +505,8 @@ def _choose_features(features, n_features, feature_names):
     names = [] if feature_names is None else list(feature_names)
     columns = [names.index(feature) if feature in names else feature for feature in features]
     for column in columns:
-        if not isinstance(column, Integral) or not 0 <= column < n_features:
+        is_index = isinstance(column, Integral) and not isinstance(column, bool)
+        if not is_index or not 0 <= column < n_features:
             known = f" or one of {names}" if names else "; there are no feature names"
             raise ValueError(f"There is no feature {column!r}: expected 0 to {n_features - 1}{known}.")
     return columns, [names[column] if names else f"feature {column}" for column in columns]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 import ot
@@ -180,8 +180,8 @@ def sinkhorn_divergence(X, Y, *, blur):
     >>> round(sinkhorn_divergence([[0.0], [1.0]], [[5.0], [4.0]], blur=0.1), 6)
     8.0
     """
-    if not 0 < blur < math.inf:
-        raise ValueError(f"blur={blur}: expected a positive blur.")
+    if not isinstance(blur, Real) or not 0 < blur < math.inf:
+        raise ValueError(f"blur={blur!r}: expected a positive number.")
     X, Y, unit = _check_pair(X, Y)
     if not 1 / LARGEST_RATIO < blur / unit < LARGEST_RATIO:
         raise ValueError(

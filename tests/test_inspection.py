@@ -213,6 +213,7 @@ def test_features_by_index_and_by_name(pyplot, features, columns):
         ((0, 2), "no feature 2: expected 0 to 1; there are no feature names"),
         ((0, -1), "no feature -1"),
         ((0, 0.5), "no feature 0.5"),
+        ((True, False), "no feature True"),
         ((0, "warm"), "no feature 'warm'"),
         ((0, 1, 1), "must be a pair"),
         (1, "must be a pair"),

@@ -210,7 +210,9 @@ def test_sinkhorn_divergence_needs_a_blur_of_the_samples_size(scale):
     X = np.array([[0.0], [1.0]])
     with pytest.raises(ValueError, match=r"blur=0.1 and samples of the size \de[-+]16\d"):
         sinkhorn_divergence(X * scale, 3 * X * scale, blur=0.1)
-    with pytest.raises(ValueError, match="expected a positive blur"):
+    with pytest.raises(ValueError, match="blur='wide': expected a positive number"):
+        sinkhorn_divergence(X, X, blur="wide")
+    with pytest.raises(ValueError, match="expected a positive number"):
         sinkhorn_divergence(X, X, blur=0)
 
 
