@@ -232,7 +232,9 @@ class BaseFlowTransport(
             raise
 
     def _fit_checked(self, context, X, y, sample_domain, continues: bool, replay: bool):
-        if continues and self.labels != self._label_mode:
+        if not continues:
+            self._label_mode = self.labels
+        elif self.labels != self._label_mode:
             raise ValueError(
                 f"labels={self.labels!r} was {self._label_mode!r} in the first fit, and this one goes on "
                 "from there. Set it back, or fit afresh."
@@ -246,7 +248,6 @@ class BaseFlowTransport(
             # A continued fit sees new minibatches, also with a fixed seed.
             rng = check_random_state((rng.randint(MAX_SEED) + self.n_iter_) % MAX_SEED)
         else:
-            self._label_mode = self.labels
             per_feature = self.standardize and self._layout.picture_shape is None
             self._scaling = FlowScaling(data.source, data.target, per_feature=per_feature)
             # As names, which skops knows.
@@ -287,15 +288,11 @@ class BaseFlowTransport(
         }
         if not early_stopping:
             return make_strata(data, self._scaling, [None, None], **options), []
-        training, held_out = zip(
-            *(
-                (None, None)
-                if rows is None
-                else split_places(len(rows), codes, self.validation_fraction, seed)
-                for rows, codes in samples
-            ),
-            strict=True,
-        )
+        splits = [
+            (None, None) if rows is None else split_places(len(rows), codes, self.validation_fraction, seed)
+            for rows, codes in samples
+        ]
+        training, held_out = zip(*splits, strict=True)
         return tuple(make_strata(data, self._scaling, places, **options) for places in (training, held_out))
 
     def _keep_source(self, data: FlowData, seed: int) -> None:

@@ -332,7 +332,7 @@ class NSGFPlusPlus(BaseFlowTransport):
                 training=_pushed(sinkhorn, job.training), held_out=_pushed(sinkhorn, job.held_out)
             )
             straight._scaling = self._scaling.at_target()
-            straight._source_rows = self._ends(straight, job)
+            straight._source_rows = self._ends(straight, before, job)
         else:
             straight.set_params(coupling="independent")
             predictor, interrupted = self._learn_times(predictor, straight, job)
@@ -344,15 +344,23 @@ class NSGFPlusPlus(BaseFlowTransport):
         straight.device_ = str(job.device)
         return interrupted, straight, predictor
 
-    def _ends(self, straight: FlowMatchingTransport, job: FitJob) -> list[np.ndarray]:
-        """Results of the first phase, by the class that the network sees, for the second one's `sample`."""
+    def _ends(
+        self, straight: FlowMatchingTransport, before: FlowMatchingTransport | None, job: FitJob
+    ) -> list[np.ndarray]:
+        """Results of the first phase, by the class that the network sees, for the second one's `sample`.
+
+        A class that this part of the data lacks keeps those of `before`.
+        """
         rng, dtype = np.random.default_rng(job.rng.randint(MAX_SEED)), float_dtype(self._dtypes[1])
         rows: dict[int, list[np.ndarray]] = {}
         for stratum in job.training:
             n_ends = int(min(max(1, round(N_ENDS * stratum.share)), stratum.source.n_rows))
             ends = straight._scaling.decode(stratum.source.draw(n_ends, rng), 0.0, dtype)
             rows.setdefault(stratum.label or 0, []).append(ends)
-        return [np.concatenate(rows[code]) for code in sorted(rows)]
+        return [
+            np.concatenate(rows[code]) if code in rows else before._source_rows[code]
+            for code in range(len(self._n_seen))
+        ]
 
     def _learn_times(self, predictor, straight, job: FitJob):
         """Algorithm 3, the phase-transition time predictor: on paths like those of the straight flow."""

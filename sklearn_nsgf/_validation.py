@@ -6,7 +6,6 @@ import copy
 import math
 import sys
 import warnings
-from collections.abc import Iterator
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
@@ -16,18 +15,16 @@ import joblib
 import numpy as np
 import sklearn
 from sklearn.base import BaseEstimator
-from sklearn.utils import gen_batches
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_array, validate_data
 
 from sklearn_nsgf._sklearn import get_feature_names
 from sklearn_nsgf.domains import check_sample_domain
+from sklearn_nsgf.flow._samplers import chunks
 
 FLOAT_DTYPES = [np.float64, np.float32]
 # Code of a row without a label, and the label that says so.
 UNLABELLED = -1
-# Numbers of an array that are read at a time.
-_CHUNK_SIZE = 2**20
 
 
 class Layout(NamedTuple):
@@ -289,7 +286,7 @@ def _check_labels(estimator: BaseEstimator, y, n_rows: int, *, reset: bool) -> n
 def encode_labels(estimator: BaseEstimator, labels: np.ndarray) -> np.ndarray:
     """Index of each label in `classes_`; -1 for the label -1 of `labels="couple"`."""
     codes = {label: code for code, label in enumerate(estimator.classes_.tolist())}
-    if estimator.labels == "couple":
+    if estimator._label_mode == "couple":
         codes[UNLABELLED] = UNLABELLED
     found, inverse = np.unique(labels, return_inverse=True)
     unknown = [label for label in found.tolist() if label not in codes]
@@ -498,12 +495,6 @@ def check_times(t, name: str, n_samples: int | None = None) -> np.ndarray:
         each = "" if n_samples is None else f", or one for each of the {n_samples} rows of X"
         raise ValueError(f"{name} must be a number between 0 (source) and 1 (target){each}; got {t!r}.")
     return times if n_samples is None else np.broadcast_to(times, n_samples)
-
-
-def chunks(rows: Rows | np.ndarray) -> Iterator[np.ndarray]:
-    """The rows of an array, some at a time."""
-    n_at_once = max(1, _CHUNK_SIZE // rows[:1].size)
-    return (rows[chunk] for chunk in gen_batches(len(rows), n_at_once))
 
 
 def _mean_and_std(cloud: Rows | np.ndarray) -> tuple[np.ndarray, np.ndarray]:

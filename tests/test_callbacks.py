@@ -190,7 +190,10 @@ def test_a_monitor_in_a_search():
     monitor = callback.ScoringMonitor(scoring={"energy": make_transport_scorer()})
     est = fresh("sinkhorn", monitor, max_iter=4)
     GridSearchCV(est, {"blur": [0.1, 0.3]}, cv=2).fit(source, target)
-    assert len(monitor.get_logs(select="all")) >= 1
+    (log,) = monitor.get_logs(select="all")
+    # Four fits and that of the best one, each with four evaluations and its end.
+    assert len(log.data) == 5 * (4 + 1)
+    assert np.isfinite([row["energy"] for row in log.data]).all()
 
 
 def test_verbose_logs_a_line_for_each_phase(caplog, name):

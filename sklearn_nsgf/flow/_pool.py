@@ -251,7 +251,8 @@ class SinkhornFlows:
     n_targets : int, default=None
         Number of target points, by default `n_particles`.
     device : torch device, default="cpu"
-        Where the flows are simulated, many in one tensor if it is not the CPU, and where the pool lies.
+        Where the flows are simulated, and where the pool lies. Not on the CPU, and there only if they are
+        tiny, many flows go side by side in one tensor.
     n_jobs : int, default=None
         Flows at a time on the CPU. None takes what `joblib.parallel_config` says if that is more than
         one, and else as many as torch has threads. Threads are the default backend.

@@ -157,7 +157,7 @@ def _tree_order(rows: Rows) -> np.ndarray:
     n_subset = n_subset >> n_levels << n_levels
     subset = np.sort(np.random.default_rng(0).choice(n_rows, n_subset, replace=False))
     axes, planes = _grow_tree(np.asarray(rows[subset], dtype=np.float32), n_levels)
-    cells = np.concatenate([_cells(chunk, axes, planes) for chunk in _chunks(rows)])
+    cells = np.concatenate([_cells(np.asarray(chunk, np.float32), axes, planes) for chunk in chunks(rows)])
     return np.argsort(cells, kind="stable")
 
 
@@ -185,7 +185,7 @@ def _cells(rows: np.ndarray, axes: list[np.ndarray], planes: list[np.ndarray]) -
     return cells
 
 
-def _chunks(rows: Rows) -> Iterator[np.ndarray]:
+def chunks(rows: Rows) -> Iterator[np.ndarray]:
+    """The rows of an array, some at a time."""
     n_at_once = max(1, _CHUNK_SIZE // rows[:1].shape[1])
-    for start in range(0, len(rows), n_at_once):
-        yield np.asarray(rows[start : start + n_at_once], dtype=np.float32)
+    return (rows[start : start + n_at_once] for start in range(0, len(rows), n_at_once))
