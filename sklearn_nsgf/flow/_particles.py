@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_nsgf.flow._sinkhorn import Solver
+from sklearn_nsgf.flow._plan import kept_memory
+from sklearn_nsgf.flow._sinkhorn import Particles
 
 StepSize = str | float | Sequence[float]
 Blur = float | tuple[float, float]
@@ -24,17 +25,22 @@ class Trajectory(NamedTuple):
         Times, from 0 to 1 in equal parts.
     x : Tensor of shape (n_steps + 1, ..., n, d)
         Positions at those times.
-    v : Tensor of shape (n_steps, ..., n, d)
-        Sinkhorn velocities ``v[k]`` at ``x[k]``; ``x[k + 1] = x[k] + step_sizes[k] * v[k]``.
+    step_sizes : Tensor of shape (n_steps,)
+        The steps eta_k.
     converged : bool Tensor of shape (n_steps, ...)
     marginal_error : Tensor of shape (n_steps, ...)
     """
 
     t: Tensor
     x: Tensor
-    v: Tensor
+    step_sizes: Tensor
     converged: Tensor
     marginal_error: Tensor
+
+    @property
+    def v(self) -> Tensor:
+        """Sinkhorn velocities at the positions but the last, ``(x[k + 1] - x[k]) / step_sizes[k]``."""
+        return self.x.diff(dim=0) / self.step_sizes.reshape(-1, *[1] * (self.x.ndim - 1))
 
 
 def step_sizes(step_size: StepSize, n_steps: int) -> np.ndarray:
@@ -149,24 +155,27 @@ def particle_flow(
             [2., 2.],
             [3., 3.]])
     """
-    etas, blurs = step_sizes(step_size, n_steps).tolist(), blur_schedule(blur, n_steps).tolist()
-    solver = Solver(y, None, scaling, tol, max_iter)
-    own_potential = {each: solver.own_potential(each).g for each in set(blurs)}
-    positions, velocities = x.new_empty(n_steps + 1, *x.shape), x.new_empty(n_steps, *x.shape)
+    etas, blurs = step_sizes(step_size, n_steps), blur_schedule(blur, n_steps).tolist()
+    positions, errors = x.new_empty(n_steps + 1, *x.shape), []
     positions[0] = x
-    converged, errors = [], []
-    g_init: Tensor | None = None
-    for k, eta in enumerate(etas):
-        step = solver.velocity(positions[k], None, blurs[k], g_init, out=velocities[k])
-        torch.add(positions[k], step.v, alpha=eta, out=positions[k + 1])
-        if k + 1 < n_steps:
-            g_init = own_potential[blurs[k + 1]] + (1 - eta) * (step.g - own_potential[blurs[k]])
-        converged.append(step.converged)
-        errors.append(step.marginal_error)
+    with kept_memory(x) as memory:
+        particles = Particles(
+            x, y, blur=min(blurs), scaling=scaling, tol=tol, max_iter=max_iter, memory=memory
+        )
+        own = {each: particles.own_potential_of_target(each) for each in set(blurs)}
+        h: Tensor | None = None
+        for k, eta in enumerate(etas.tolist()):
+            particles.solve(blurs[k], h)
+            particles.move(eta)
+            torch.add(particles.cloud.points, particles.centre, out=positions[k + 1])
+            errors.append(particles.marginal_error)
+            if k + 1 < n_steps:
+                h = torch.add(own[blurs[k + 1]], particles.h - own[blurs[k]], alpha=1 - eta)
+    marginal_error = torch.stack(errors).to(x)
     return Trajectory(
         torch.linspace(0, 1, n_steps + 1, dtype=x.dtype, device=x.device),
         positions,
-        velocities,
-        torch.stack(converged),
-        torch.stack(errors),
+        torch.from_numpy(etas).to(x),
+        marginal_error <= tol,
+        marginal_error,
     )

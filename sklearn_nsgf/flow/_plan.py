@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,6 +19,8 @@ _LARGEST_LOG_SCALING = 15.0
 # Numbers in a stored matrix, at most, and in one block of a larger one.
 _STORED_SIZE = {"cpu": 2**24, "cuda": 2**28, "mps": 2**26}
 _BLOCK_SIZE = {"cpu": 2**20, "cuda": 2**26, "mps": 2**26}
+# Bytes of memory, at most, that a thread keeps between two flows.
+_LARGEST_KEPT = 2**25
 
 # Up to this many features a product with points is up to four times faster on a CPU when transposed.
 _FEW_FEATURES = 64
@@ -34,11 +39,16 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self._rooms: dict[tuple[str, tuple[int, ...], torch.dtype], Tensor] = {}
+        self._rooms: dict[Hashable, Tensor] = {}
+        self._parts: dict[str, Memory] = {}
+
+    def part(self, name: str) -> Memory:
+        """Memory for problems whose temporaries must outlive those of others."""
+        return self._parts.setdefault(name, Memory())
 
     def room(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
         """The same tensor at every call with that name, whatever it holds."""
-        key = name, tuple(shape), like.dtype
+        key = name, tuple(shape), like.dtype, like.device
         if key not in self._rooms:
             self._rooms[key] = like.new_empty(key[1])
         return self._rooms[key]
@@ -46,6 +56,31 @@ class Memory:
     def matrix(self, name: str, x: Tensor, y: Tensor) -> Tensor:
         """Room for a matrix of a row for each point of `x` and a column for each of `y`."""
         return self.room(name, (*x.shape[:-1], y.shape[-2]), x)
+
+    def n_bytes(self) -> int:
+        parts = sum(part.n_bytes() for part in self._parts.values())
+        return parts + sum(room.nbytes for room in self._rooms.values())
+
+
+class _ThreadMemory(threading.local):
+    """What one thread keeps for its next flow."""
+
+    kept: Memory | None = None
+
+
+_thread = _ThreadMemory()
+
+
+@contextmanager
+def kept_memory(like: Tensor) -> Iterator[Memory]:
+    """Memory that the thread keeps if it is small: for flows one after the other.
+
+    Torch does so itself for other devices than the CPU.
+    """
+    memory, _thread.kept = _thread.kept or Memory(), None
+    yield memory
+    if like.device.type == "cpu" and memory.n_bytes() <= _LARGEST_KEPT:
+        _thread.kept = memory
 
 
 class Similarity:
@@ -104,7 +139,20 @@ class Similarity:
 
 
 class _Shares:
-    """The matrix ``P = exp(S + w)``, each row divided by its sum: stored, or made anew for each use."""
+    """The matrix ``P = exp(S + w)``, each row divided by its sum, with scalings around it.
+
+    It is stored, or made anew for each use.
+
+    Attributes
+    ----------
+    scaling : Tensor of shape (..., m)
+        Of the columns.
+    row_sums : Tensor of shape (..., n)
+        Of ``P * scaling``.
+    """
+
+    scaling: Tensor
+    row_sums: Tensor
 
     def __init__(self, similarity: Similarity, w: Tensor) -> None:
         self.similarity = similarity
@@ -121,22 +169,26 @@ class _Shares:
         else:
             yield from self.similarity.shares(self.w)
 
-    def means(self, column_scaling: Tensor, row_sums: Tensor, points: Tensor, room: str) -> Tensor:
-        """Means of `points` weighted by the rows of ``P * column_scaling``, which sum to `row_sums`."""
+    @cached_property
+    def rows(self) -> Tensor:
+        """The stored plan at the end of the iteration, with each row divided by its sum."""
+        assert self.stored is not None
+        out = self.similarity.memory.matrix("logits", self.similarity.x, self.similarity.y)
+        torch.mul(self.stored, self.scaling.unsqueeze(-2), out=out)
+        return out.div_(self.row_sums.unsqueeze(-1))
+
+    def project(self, points: Tensor, room: str) -> Tensor:
+        """Barycentric projection: the mean of `points` under each row of the plan."""
         memory = self.similarity.memory
-        weighted = memory.room("weighted", points.shape, points)
-        torch.mul(column_scaling.unsqueeze(-1), points, out=weighted)
-        if points.shape[-1] <= _FEW_FEATURES:
-            weighted = weighted.mT.contiguous()
-            sums = memory.room(room, (*weighted.shape[:-1], row_sums.shape[-1]), points)
-            for rows, block in self.blocks():
-                torch.matmul(weighted, block.mT, out=sums[..., rows])
-            sums = sums.mT
-        else:
-            sums = memory.room(room, (*row_sums.shape, points.shape[-1]), points)
-            for rows, block in self.blocks():
-                torch.matmul(block, weighted, out=sums[..., rows, :])
-        return sums.div_(row_sums.unsqueeze(-1))
+        if self.stored is not None and points.shape[-1] > _FEW_FEATURES:
+            out = memory.room(room, (*self.row_sums.shape, points.shape[-1]), points)
+            return torch.matmul(self.rows, points, out=out)
+        weighted = memory.room("weighted", points.mT.shape, points)
+        torch.mul(points.mT, self.scaling.unsqueeze(-2), out=weighted)
+        sums = memory.room(room, (*weighted.shape[:-1], self.row_sums.shape[-1]), points)
+        for rows, block in self.blocks():
+            torch.matmul(weighted, block.mT, out=sums[..., rows])
+        return sums.mT.div_(self.row_sums.unsqueeze(-1))
 
 
 class Plan(_Shares):
@@ -149,7 +201,7 @@ class Plan(_Shares):
     a, b : Tensor of shape (..., n) and (..., m)
         The weights.
     w : Tensor of shape (..., m)
-        Reduced target potential to start from, however far off: no row can underflow.
+        Logarithms of the columns to start from, however far off: no row can underflow.
 
     Attributes
     ----------
@@ -174,37 +226,35 @@ class Plan(_Shares):
 
     def balance(self, log_beta: Tensor) -> None:
         """Scale the columns, then the rows to their marginals."""
-        self.log_beta, beta = log_beta, log_beta.exp()
+        self.log_beta, self.scaling = log_beta, log_beta.exp()
         if self.stored is not None:
-            self.row_sums = _times(self.stored, beta)
+            self.row_sums = _times(self.stored, self.scaling)
             received = _times(self.stored.mT, self.a / self.row_sums)
         else:
-            self.row_sums, received = torch.empty_like(self.a), torch.zeros_like(beta)
+            self.row_sums, received = torch.empty_like(self.a), torch.zeros_like(self.scaling)
             for rows, block in self.blocks():
-                self.row_sums[..., rows] = _times(block, beta)
+                self.row_sums[..., rows] = _times(block, self.scaling)
                 received += _times(block.mT, self.a[..., rows] / self.row_sums[..., rows])
         # Its logarithm stays finite where rounding has lost all of a column.
-        self.marginal = received.mul_(beta).clamp_(min=torch.finfo(beta.dtype).tiny)
+        self.marginal = received.mul_(self.scaling).clamp_(min=torch.finfo(received.dtype).tiny)
 
     def has_drifted(self) -> bool:
         """Whether the scalings are so large that entries below the floor could matter.
 
         Small ones do no harm: a column that is given up would otherwise be absorbed again and again.
         """
+        if self.log_beta.abs().amax().item() < _LARGEST_LOG_SCALING:
+            return False  # and so are those of the rows
         log_largest = torch.maximum(self.log_beta.amax(), -self.row_sums.amin().log()).item()
         return not log_largest < _LARGEST_LOG_SCALING
 
     def absorb(self) -> None:
-        """Move the scalings into the potentials."""
+        """Move the scalings into the columns."""
         self.set_columns(self.w + self.log_beta)
         self._start()
 
-    def reduced_potential(self) -> Tensor:
+    def log_columns(self) -> Tensor:
         return self.w + self.log_beta
-
-    def project(self, points: Tensor) -> Tensor:
-        """Barycentric projection: the mean of `points` under each row of the plan."""
-        return self.means(self.log_beta.exp(), self.row_sums, points, "to target")
 
 
 class SymmetricPlan(_Shares):
@@ -225,6 +275,8 @@ class SymmetricPlan(_Shares):
         The scaling q, at first a guess.
     marginal : Tensor of shape (..., n)
         Row sums of the plan.
+    is_identity : bool
+        Whether the points are so far apart that each is similar to itself alone.
     """
 
     def __init__(self, similarity: Similarity, log_norms: Tensor, a: Tensor) -> None:
@@ -232,26 +284,27 @@ class SymmetricPlan(_Shares):
         diagonal = [
             block.diagonal(offset=rows.start or 0, dim1=-2, dim2=-1).clone() for rows, block in self.blocks()
         ]
-        # The share of a point in its own row: the diagonal of K is one.
-        self.kernel_sums = 1 / _joined(diagonal, -1)
-        # Points so far apart that each is similar to itself alone.
-        self.is_identity = self.kernel_sums.amax().item() < 1 + 10 * torch.finfo(a.dtype).eps
+        # The share of a point in its own row, one over the row sum of K, whose diagonal is one.
+        self.own_share = _joined(diagonal, -1)
+        self.is_identity = self.own_share.amin().item() > 1 - 10 * torch.finfo(a.dtype).eps
         # Exact for points far apart and for equal weights on coincident ones.
-        self.balance((a / self.kernel_sums).sqrt())
+        self.balance((a * self.own_share).sqrt())
 
     def balance(self, scaling: Tensor) -> None:
-        sums = [_times(block, scaling) for _, block in self.blocks()]
-        self.scaling, self.row_sums = scaling, _joined(sums, -1)
-        self.marginal = scaling * self.kernel_sums * self.row_sums
+        self.scaling = scaling
+        if self.is_identity:
+            self.row_sums = scaling
+        else:
+            self.row_sums = _joined([_times(block, scaling) for _, block in self.blocks()], -1)
+        self.marginal = scaling * self.row_sums / self.own_share
 
-    def reduced_potential(self) -> Tensor:
+    def log_columns(self) -> Tensor:
         return self.scaling.log() + self.w
 
-    def project(self, points: Tensor) -> Tensor:
-        """Barycentric projection: the mean of `points` under each row of the plan."""
+    def project(self, points: Tensor, room: str) -> Tensor:
         if self.is_identity:
             return points
-        return self.means(self.scaling, self.row_sums, points, "to itself")
+        return super().project(points, room)
 
 
 def _joined(parts: list[Tensor], dim: int) -> Tensor:

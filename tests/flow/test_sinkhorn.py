@@ -10,7 +10,7 @@ import torch
 
 from sklearn_nsgf.flow import (
     _plan,
-    _sinkhorn,
+    _problem,
     sinkhorn_divergence,
     sinkhorn_potentials,
     sinkhorn_velocity,
@@ -191,7 +191,7 @@ def test_recomputed_blocks_and_a_coarse_start_give_the_answer_of_a_stored_plan(
     stored, divergence = sinkhorn_velocity(x, y, **options), sinkhorn_divergence(x, y, **options)
     monkeypatch.setattr(_plan, "_STORED_SIZE", {"cpu": 0})
     monkeypatch.setattr(_plan, "_BLOCK_SIZE", {"cpu": 4000})
-    monkeypatch.setattr(_sinkhorn, "_COARSE_POINTS", coarse_points)
+    monkeypatch.setattr(_problem, "_COARSE_POINTS", coarse_points)
     blocks = [rows for rows, _ in _plan.Similarity(x, y, blur, _plan.Memory()).plus(y[..., 0])]
     assert [rows.start for rows in blocks] == [0, 22, 44, 66]
     streamed = sinkhorn_velocity(x, y, **options)
