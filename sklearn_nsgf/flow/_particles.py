@@ -156,9 +156,10 @@ def particle_flow(
             [3., 3.]])
     """
     etas, blurs = step_sizes(step_size, n_steps), blur_schedule(blur, n_steps).tolist()
-    positions, errors = x.new_empty(n_steps + 1, *x.shape), []
+    positions, errors = x.new_empty(n_steps + 1, *x.shape), x.new_empty(n_steps, *x.shape[:-2])
     positions[0] = x
-    with kept_memory(x) as memory:
+    # Nothing that is made in there gets out.
+    with torch.inference_mode(), kept_memory(x) as memory:
         particles = Particles(
             x, y, blur=min(blurs), scaling=scaling, tol=tol, max_iter=max_iter, memory=memory
         )
@@ -168,14 +169,13 @@ def particle_flow(
             particles.solve(blurs[k], h)
             particles.move(eta)
             torch.add(particles.cloud.points, particles.centre, out=positions[k + 1])
-            errors.append(particles.marginal_error)
+            errors[k] = particles.marginal_error
             if k + 1 < n_steps:
                 h = torch.add(own[blurs[k + 1]], particles.h - own[blurs[k]], alpha=1 - eta)
-    marginal_error = torch.stack(errors).to(x)
     return Trajectory(
         torch.linspace(0, 1, n_steps + 1, dtype=x.dtype, device=x.device),
         positions,
         torch.from_numpy(etas).to(x),
-        marginal_error <= tol,
-        marginal_error,
+        errors <= tol,
+        errors,
     )

@@ -18,7 +18,9 @@ _FLOOR = math.exp(-50.0)
 _LARGEST_LOG_SCALING = 15.0
 # Numbers in a stored matrix, at most, and in one block of a larger one.
 _STORED_SIZE = {"cpu": 2**24, "cuda": 2**28, "mps": 2**26}
-_BLOCK_SIZE = {"cpu": 2**20, "cuda": 2**26, "mps": 2**26}
+_BLOCK_SIZE = {"cpu": 2**19, "cuda": 2**26, "mps": 2**26}
+# Rows of a block, if there are so many features that reading y takes the time.
+_MOST_ROWS = 256
 # Bytes of memory, at most, that a thread keeps between two flows.
 _LARGEST_KEPT = 2**25
 
@@ -110,7 +112,9 @@ class Similarity:
         # The sum comes out of the matrix product itself.
         x = torch.cat([self.x / self.eps, torch.ones_like(self.x[..., :1])], -1)
         y = torch.cat([self.y, w.unsqueeze(-1)], -1)
-        n_block = max(16, _BLOCK_SIZE[w.device.type] // (self.x[..., 0, 0].numel() * self.y.shape[-2]))
+        n_block = _BLOCK_SIZE[w.device.type] // (self.x[..., 0, 0].numel() * self.y.shape[-2])
+        # A block reads all of y, so it had better not be a few rows.
+        n_block = max(n_block, min(2 * y.shape[-1], _MOST_ROWS))
         for start in range(0, self.n_rows, n_block):
             block = x[..., start : start + n_block, :]
             logits = self.memory.matrix("logits", block, y)
@@ -119,8 +123,7 @@ class Similarity:
     def shares(self, w: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Blocks of rows of ``exp(S + w)``, each row divided by its sum."""
         for rows, logits in self.plus(w):
-            out = self.memory.matrix("shares", logits[..., :1], self.y)
-            yield rows, torch.softmax(logits, -1, out=out).clamp_(min=_FLOOR)
+            yield rows, torch.softmax(logits, -1, out=logits).clamp_(min=_FLOOR)
 
     def logsumexp(self, w: Tensor) -> Tensor:
         """Logarithms of the row sums of ``exp(S + w)``."""
@@ -156,6 +159,7 @@ class _Shares:
 
     def __init__(self, similarity: Similarity, w: Tensor) -> None:
         self.similarity = similarity
+        self.is_batch_on_cpu = w.device.type == "cpu" and w.numel() > w.shape[-1]
         self.set_columns(w)
 
     def set_columns(self, w: Tensor) -> None:
@@ -169,11 +173,27 @@ class _Shares:
         else:
             yield from self.similarity.shares(self.w)
 
+    def _row_sums(self, block: Tensor, scaling: Tensor) -> Tensor:
+        """Row sums of ``block * scaling``."""
+        if not self.is_batch_on_cpu:
+            return (block @ scaling.unsqueeze(-1)).squeeze(-1)
+        return self._scaled(block, scaling.unsqueeze(-2)).sum(-1)
+
+    def _column_sums(self, block: Tensor, scaling: Tensor) -> Tensor:
+        """Column sums of ``scaling * block``."""
+        if not self.is_batch_on_cpu:
+            return (block.mT @ scaling.unsqueeze(-1)).squeeze(-1)
+        return self._scaled(block, scaling.unsqueeze(-1)).sum(-2)
+
+    def _scaled(self, block: Tensor, scaling: Tensor) -> Tensor:
+        """For batches on a CPU, where torch's own products with vectors are several times slower."""
+        return torch.mul(block, scaling, out=self.similarity.memory.room("scaled", block.shape, block))
+
     @cached_property
     def rows(self) -> Tensor:
         """The stored plan at the end of the iteration, with each row divided by its sum."""
         assert self.stored is not None
-        out = self.similarity.memory.matrix("logits", self.similarity.x, self.similarity.y)
+        out = self.similarity.memory.room("rows", self.stored.shape, self.stored)
         torch.mul(self.stored, self.scaling.unsqueeze(-2), out=out)
         return out.div_(self.row_sums.unsqueeze(-1))
 
@@ -228,13 +248,13 @@ class Plan(_Shares):
         """Scale the columns, then the rows to their marginals."""
         self.log_beta, self.scaling = log_beta, log_beta.exp()
         if self.stored is not None:
-            self.row_sums = _times(self.stored, self.scaling)
-            received = _times(self.stored.mT, self.a / self.row_sums)
+            self.row_sums = self._row_sums(self.stored, self.scaling)
+            received = self._column_sums(self.stored, self.a / self.row_sums)
         else:
             self.row_sums, received = torch.empty_like(self.a), torch.zeros_like(self.scaling)
             for rows, block in self.blocks():
-                self.row_sums[..., rows] = _times(block, self.scaling)
-                received += _times(block.mT, self.a[..., rows] / self.row_sums[..., rows])
+                self.row_sums[..., rows] = self._row_sums(block, self.scaling)
+                received += self._column_sums(block, self.a[..., rows] / self.row_sums[..., rows])
         # Its logarithm stays finite where rounding has lost all of a column.
         self.marginal = received.mul_(self.scaling).clamp_(min=torch.finfo(received.dtype).tiny)
 
@@ -264,8 +284,8 @@ class SymmetricPlan(_Shares):
     ----------
     similarity : Similarity
         Of the n points to themselves.
-    log_norms : Tensor of shape (..., n)
-        ``|x|^2 / (2 epsilon)``.
+    norms : Tensor of shape (..., n)
+        ``|x|^2 / 2``.
     a : Tensor of shape (..., n)
         The weights.
 
@@ -279,8 +299,8 @@ class SymmetricPlan(_Shares):
         Whether the points are so far apart that each is similar to itself alone.
     """
 
-    def __init__(self, similarity: Similarity, log_norms: Tensor, a: Tensor) -> None:
-        super().__init__(similarity, -log_norms)
+    def __init__(self, similarity: Similarity, norms: Tensor, a: Tensor) -> None:
+        super().__init__(similarity, norms * (-1 / similarity.eps))
         diagonal = [
             block.diagonal(offset=rows.start or 0, dim1=-2, dim2=-1).clone() for rows, block in self.blocks()
         ]
@@ -295,7 +315,7 @@ class SymmetricPlan(_Shares):
         if self.is_identity:
             self.row_sums = scaling
         else:
-            self.row_sums = _joined([_times(block, scaling) for _, block in self.blocks()], -1)
+            self.row_sums = _joined([self._row_sums(block, scaling) for _, block in self.blocks()], -1)
         self.marginal = scaling * self.row_sums / self.own_share
 
     def log_columns(self) -> Tensor:
@@ -309,9 +329,3 @@ class SymmetricPlan(_Shares):
 
 def _joined(parts: list[Tensor], dim: int) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
-
-
-def _times(matrix: Tensor, vector: Tensor) -> Tensor:
-    if vector.ndim == 1:
-        return matrix @ vector
-    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)

@@ -18,9 +18,11 @@ from sklearn_nsgf.flow._particles import particle_flow
 from sklearn_nsgf.flow._path import PathSample, straight_path
 from sklearn_nsgf.flow._samplers import Sampler
 
-# As many flows are simulated side by side as have plans of this size in all. On a CPU single flows of usual
-# size stay in the cache, and none waits for a harder one; tiny ones, as of small classes, cost mostly calls.
-_PLAN_SIZE_AT_ONCE = {"cpu": 2**15, "cuda": 2**26, "mps": 2**24}
+# As many flows are simulated side by side as have plans of this size in all. On a CPU large ones are faster
+# one by one, in its cache and without waiting for a harder one; small ones cost mostly calls.
+_PLAN_SIZE_AT_ONCE = {"cpu": 500_000, "cuda": 2**26, "mps": 2**24}
+# On a CPU there are so many groups of flows at least, for jobs to share.
+_FEWEST_GROUPS = 4
 # A pool that holds fewer blocks than it is given in all renews this share of them at a time.
 _RENEWED_SHARE = 8
 # Bytes that a pool takes if nothing else is said.
@@ -297,6 +299,8 @@ class SinkhornFlows:
 
     def __call__(self, seeds: Seeds) -> Tensor:
         n_at_once = max(1, _PLAN_SIZE_AT_ONCE[self.device.type] // (self.n_particles * self.n_targets))
+        if self.device.type == "cpu":
+            n_at_once = min(n_at_once, math.ceil(len(seeds) / _FEWEST_GROUPS))
         groups = [seeds[start : start + n_at_once] for start in range(0, len(seeds), n_at_once)]
         if self.device.type == "cpu":
             flows = _in_parallel(self._simulate, groups, self.n_jobs)

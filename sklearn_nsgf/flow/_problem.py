@@ -64,7 +64,7 @@ class Cloud:
 
 
 def half_squared_norms(points: Tensor) -> Tensor:
-    return torch.linalg.vecdot(points, points) / 2
+    return torch.linalg.vector_norm(points, dim=-1).square() / 2
 
 
 def inner_products(x: Cloud, y: Cloud, memory: Memory) -> Tensor | None:
@@ -176,9 +176,9 @@ class Problem:
         problem: its linear part is ``1 - 2/3 (1 + s)`` with ``s`` in [0, 1] an eigenvalue of the
         plan. K has a unit diagonal, so nothing can underflow and nothing is ever absorbed.
         """
-        eps, a = self.blur**2, self.x.weights
-        similarity = Similarity(self.x.points, self.x.points, eps, self.memory, self.products)
-        plan = SymmetricPlan(similarity, self.x.norms / eps, a)
+        a = self.x.weights
+        similarity = Similarity(self.x.points, self.x.points, self.blur**2, self.memory, self.products)
+        plan = SymmetricPlan(similarity, self.x.norms, a)
         for n_iters in itertools.count(1):
             error = _l1(plan.marginal - a)
             worst = error.max().item()

@@ -7,7 +7,7 @@ temperature is ``epsilon = blur^2``. In POT's units ``reg = 2 * blur^2``.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -299,7 +299,7 @@ class Particles:
         self._may_be_rounded = self._is_rounded(blur)
         n_points = max(x.shape[-2], y.shape[-2])
         self.are_few = n_points * _FEW_POINTS <= x.shape[-1] and is_stored(x, y)
-        self._products: dict[str, Tensor] = {}
+        self._products: dict[str, Any] = {}
 
     def _place(self, x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> None:
         # The problem does not see a common shift, the precision of S does.
@@ -348,14 +348,14 @@ class Particles:
         return problem.reduced_potential(problem.solve_symmetric())
 
     def _problem(self, name: str, x: Cloud, y: Cloud, blur: float) -> Problem:
-        # In one memory, each problem overwrites what the one before it has stored.
-        memory = self._memory.part(name) if self.are_few else self._memory
-        products = self._products.get(name)
-        if products is None:
-            products = inner_products(x, y, memory)
-            if self.are_few:
-                self._products[name] = products
-        return Problem(x, y, blur, self.settings, memory, products)
+        if not self.are_few:
+            # Each problem overwrites what the one before it has stored.
+            products = inner_products(x, y, self._memory)
+            return Problem(x, y, blur, self.settings, self._memory, products)
+        memory = self._memory.part(name)
+        if name not in self._products:
+            self._products[name] = inner_products(x, y, memory)
+        return Problem(x, y, blur, self.settings, memory, self._products[name])
 
     def solve(self, blur: float, h: Tensor | None) -> int:
         """Find the velocity, from the reduced potential `h` or a cold start, and return the rounds."""
@@ -372,11 +372,13 @@ class Particles:
         return cross.n_iters
 
     def move(self, eta: float) -> None:
-        """Go along the velocity: ``x + eta (P y - Q x)``."""
+        """Go along the velocity that `solve` has found: ``x + eta (P y - Q x)``.
+
+        Few points need `own_potential_of_target` before, which makes ``y y^T``.
+        """
         self.cloud.points.add_(self.v, alpha=eta)
         if self.are_few:
             self._move_products(eta)
-            self.cloud.norms = self._products["xx"].diagonal(dim1=-2, dim2=-1) / 2
         else:
             self.cloud.norms = half_squared_norms(self.cloud.points)
 
@@ -395,6 +397,7 @@ class Particles:
         xx.sub_(to_itself.project(xx.mT, "Q x x^T").mT, alpha=eta)
         xx.add_(half, alpha=eta).add_(half.mT, alpha=eta)
         xy.add_(pulled, alpha=eta)
+        self.cloud.norms = xx.diagonal(dim1=-2, dim2=-1) / 2
 
 
 def _log_weights(points: Tensor, weights: Tensor | None, name: str) -> Tensor:

@@ -3,6 +3,8 @@ import pytest
 import torch
 
 from sklearn_nsgf.flow import (
+    _plan,
+    _sinkhorn,
     blur_schedule,
     particle_flow,
     sinkhorn_divergence,
@@ -89,6 +91,50 @@ def test_batched_flows_are_independent():
     assert batched.x.shape == (4, 2, 60, 2)
     single = particle_flow(x + 5, y, blur=0.3, n_steps=3)
     torch.testing.assert_close(batched.x[-1, 1], single.x[-1], rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("blur", [0.5, 20.0, (20.0, 2.0)])
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_few_points_take_their_inner_products_along(monkeypatch, blur, batch):
+    """At the small blur the particles' plan to themselves is the identity, at the large one it is not."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(*batch, n, 90, generator=generator, dtype=torch.float64) for n in (30, 20))
+    options = {"blur": blur, "n_steps": 6, "tol": 1e-9, "step_size": 0.3, "max_iter": 9999}
+    along = particle_flow(x, y + 1, **options)
+    monkeypatch.setattr(_sinkhorn, "_FEW_POINTS", np.inf)
+    anew = particle_flow(x, y + 1, **options)
+    assert along.converged.all()
+    torch.testing.assert_close(along.x, anew.x, rtol=0, atol=1e-6)
+
+
+def test_rounding_of_inner_products_does_not_add_up():
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(30, 90, generator=generator) for _ in range(2))
+    flow = particle_flow(x, y, blur=2.0, n_steps=100, step_size=0.02, tol=1e-4)
+    exact = particle_flow(x.double(), y.double(), blur=2.0, n_steps=100, step_size=0.02, tol=1e-6)
+    torch.testing.assert_close(flow.x[-1].double(), exact.x[-1], rtol=0, atol=2e-3)
+
+
+def test_flows_do_not_share_memory_that_a_thread_keeps(monkeypatch):
+    x, y = clouds()
+    first = particle_flow(x, y, blur=0.3, n_steps=3)
+    kept = _plan._thread.kept
+    before = first.x.clone()
+    particle_flow(x + 1, y, blur=0.2, n_steps=3)
+    assert _plan._thread.kept is kept
+    assert torch.equal(first.x, before)
+    assert torch.equal(first.x, particle_flow(x, y, blur=0.3, n_steps=3).x)
+    monkeypatch.setattr(_plan, "_LARGEST_KEPT", 0)
+    particle_flow(x, y, blur=0.3, n_steps=3)
+    assert _plan._thread.kept is None
+
+
+def test_a_flow_can_be_learnt_from():
+    x, y = clouds()
+    flow = particle_flow(x.requires_grad_(), y, blur=0.3, n_steps=2)
+    weight = torch.ones(2, dtype=x.dtype, requires_grad=True)
+    (flow.x * weight).sum().backward()
+    torch.testing.assert_close(weight.grad, flow.x.sum((0, 1)))
 
 
 @pytest.mark.parametrize("blur", [0, -1.0, np.nan, (0.1, -0.1), (0.1, 0.2, 0.3)])
