@@ -12,6 +12,7 @@ ROOT = Path(sklearn_nsgf.__file__).parent
 LAYERS = [
     ["_torch", "_sklearn"],
     ["flow._anderson", "flow._plan"],
+    ["flow._problem"],
     ["flow._sinkhorn", "flow._ode", "flow._path", "flow._samplers"],
     ["flow._particles", "flow._coupling"],
     ["flow._pool"],

@@ -175,15 +175,15 @@ class _Shares:
 
     def _row_sums(self, block: Tensor, scaling: Tensor) -> Tensor:
         """Row sums of ``block * scaling``."""
-        if not self.is_batch_on_cpu:
-            return (block @ scaling.unsqueeze(-1)).squeeze(-1)
-        return self._scaled(block, scaling.unsqueeze(-2)).sum(-1)
+        if self.is_batch_on_cpu:
+            return self._scaled(block, scaling.unsqueeze(-2)).sum(-1)
+        return _times(block, scaling)
 
     def _column_sums(self, block: Tensor, scaling: Tensor) -> Tensor:
         """Column sums of ``scaling * block``."""
-        if not self.is_batch_on_cpu:
-            return (block.mT @ scaling.unsqueeze(-1)).squeeze(-1)
-        return self._scaled(block, scaling.unsqueeze(-1)).sum(-2)
+        if self.is_batch_on_cpu:
+            return self._scaled(block, scaling.unsqueeze(-1)).sum(-2)
+        return _times(block.mT, scaling)
 
     def _scaled(self, block: Tensor, scaling: Tensor) -> Tensor:
         """For batches on a CPU, where torch's own products with vectors are several times slower."""
@@ -329,3 +329,9 @@ class SymmetricPlan(_Shares):
 
 def _joined(parts: list[Tensor], dim: int) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+
+
+def _times(matrix: Tensor, vector: Tensor) -> Tensor:
+    if vector.ndim == 1:
+        return matrix @ vector
+    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
