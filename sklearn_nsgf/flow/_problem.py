@@ -154,14 +154,17 @@ class Problem:
         for n_iters in itertools.count(1):
             error = _l1(plan.marginal - b)
             worst = error.max().item()
-            if n_iters == self.settings.max_iter or math.isnan(worst):
+            if math.isnan(worst):
                 break
-            is_time_to_look = worst <= tol or n_iters % _DRIFT_INTERVAL == 0
+            is_over = worst <= tol or n_iters >= self.settings.max_iter
+            is_time_to_look = is_over or n_iters % _DRIFT_INTERVAL == 0
             if is_time_to_look and n_iters > 1 and plan.has_drifted():
                 plan.absorb()
                 accelerator.forget()
-                continue
-            if worst <= tol:
+                if n_iters < self.settings.max_iter:
+                    continue
+                error = _l1(plan.marginal - b)
+            if is_over:
                 break
             step = accelerator.step(plan.log_beta, log_b - plan.marginal.log())
             if error.ndim:

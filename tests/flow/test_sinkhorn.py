@@ -264,6 +264,18 @@ def test_the_reported_marginal_error_is_that_of_the_potentials():
     assert 0 < error <= 1e-2
 
 
+def test_the_error_is_true_whenever_the_rounds_end():
+    """On a grid at a small blur, where scalings run away between two absorptions."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(n, 20, generator=generator, dtype=torch.float64).round() for n in (28, 43))
+    for max_iter in range(45, 66):
+        result = sinkhorn_potentials(x, y, blur=0.01, tol=1e-3, max_iter=max_iter)
+        costs = (x[:, None] - y[None]).square().sum(-1) / 2
+        plan = ((result.f[:, None] + result.g - costs) / 0.01**2).exp() / (28 * 43)
+        error = (plan.sum(0) - 1 / 43).abs().sum()
+        assert result.marginal_error.item() == pytest.approx(error.item(), abs=1e-6)
+
+
 def test_the_symmetric_potential_solves_the_self_problem():
     x, _ = clouds()
     own = symmetric_potential(x, blur=1.0, tol=1e-12)
