@@ -280,9 +280,9 @@ def group(name, data, device, x, y):
     """The flow with others of its kind, as many as a pool simulates at once."""
     import torch
 
-    from sklearn_nsgf.flow import _pool
+    from sklearn_nsgf.flow._pool import n_flows_at_once
 
-    n_flows = min(64, _pool._PLAN_SIZE_AT_ONCE[device] // (len(x) * len(y)))
+    n_flows = min(64, n_flows_at_once(len(x), len(y), x.shape[1], device))
     pairs = [(x, y), *(clouds(name, data, device, seed)[:2] for seed in range(1, n_flows))]
     return [torch.stack(each) for each in zip(*pairs, strict=True)]
 

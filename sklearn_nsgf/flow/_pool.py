@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import joblib
@@ -18,9 +19,9 @@ from sklearn_nsgf.flow._particles import particle_flow
 from sklearn_nsgf.flow._path import PathSample, straight_path
 from sklearn_nsgf.flow._samplers import Sampler
 
-# As many flows are simulated side by side as have plans of this size in all. On a CPU large ones are faster
+# As many flows are simulated side by side as take so many numbers in all. On a CPU large ones are faster
 # one by one, in its cache and without waiting for a harder one; small ones cost mostly calls.
-_PLAN_SIZE_AT_ONCE = {"cpu": 500_000, "cuda": 2**26, "mps": 2**24}
+_SIZE_AT_ONCE = {"cpu": 500_000, "cuda": 2**27, "mps": 2**25}
 # On a CPU there are so many groups of flows at least, for jobs to share.
 _FEWEST_GROUPS = 4
 # A pool that holds fewer blocks than it is given in all renews this share of them at a time.
@@ -298,7 +299,7 @@ class SinkhornFlows:
         self.marginal_error = 0.0
 
     def __call__(self, seeds: Seeds) -> Tensor:
-        n_at_once = max(1, _PLAN_SIZE_AT_ONCE[self.device.type] // (self.n_particles * self.n_targets))
+        n_at_once = n_flows_at_once(self.n_particles, self.n_targets, self._n_features, self.device.type)
         if self.device.type == "cpu":
             n_at_once = min(n_at_once, math.ceil(len(seeds) / _FEWEST_GROUPS))
         groups = [seeds[start : start + n_at_once] for start in range(0, len(seeds), n_at_once)]
@@ -318,6 +319,10 @@ class SinkhornFlows:
         self.marginal_error = max(self.marginal_error, *errors)
         return torch.cat([paths for paths, _, _ in flows])
 
+    @cached_property
+    def _n_features(self) -> int:
+        return self.target.draw(1, np.random.default_rng(0)).shape[1]
+
     def _simulate(self, seeds: Seeds) -> tuple[Tensor, Tensor, Tensor]:
         """Paths of one flow for each seed, side by side, and how well they were solved."""
         draws = [
@@ -328,6 +333,11 @@ class SinkhornFlows:
         with one_thread():
             flow = particle_flow(x, y, **self.flow_options)
         return flow.x.movedim(0, -2), flow.converged, flow.marginal_error
+
+
+def n_flows_at_once(n_particles: int, n_targets: int, n_features: int, device: str) -> int:
+    """How many flows of this size are simulated side by side."""
+    return max(1, _SIZE_AT_ONCE[device] // (n_particles * (n_targets + 2 * n_features)))
 
 
 class Couplings:

@@ -16,6 +16,7 @@ from sklearn_nsgf.flow import (
     _samplers,
     particle_flow,
 )
+from sklearn_nsgf.flow._pool import n_flows_at_once
 
 TARGET = np.random.default_rng(0).uniform(size=(200, 2)).astype(np.float32)
 OPTIONS = {"n_particles": 64, "blur": 0.1, "n_steps": 3}
@@ -53,11 +54,17 @@ def test_the_same_bytes_for_any_number_of_jobs(backend):
 
 def test_flows_side_by_side_are_those_one_after_the_other(monkeypatch):
     seeds = np.random.SeedSequence(0).spawn(5)
-    expected = flows()(seeds)
-    monkeypatch.setattr(_pool, "_PLAN_SIZE_AT_ONCE", {"cpu": 2 * 64**2})
     together = flows()
-    torch.testing.assert_close(together(seeds), expected, rtol=0, atol=1e-2)
+    paths = together(seeds)
     assert together.n_converged == together.n_problems
+    monkeypatch.setattr(_pool, "_SIZE_AT_ONCE", {"cpu": 1})
+    torch.testing.assert_close(paths, flows()(seeds), rtol=0, atol=1e-2)
+
+
+def test_small_flows_go_side_by_side():
+    assert n_flows_at_once(64, 64, 2, "cpu") > 100
+    assert n_flows_at_once(1024, 1024, 2, "cpu") == 1
+    assert n_flows_at_once(256, 256, 784, "cpu") == 1
 
 
 def numbered(seeds):
@@ -83,7 +90,7 @@ def test_a_pool_that_rolls_holds_the_newest_blocks():
 
 def test_a_rolling_pool_is_the_same_for_any_number_of_jobs(monkeypatch):
     # Flows side by side are the same to rounding only: a rolling pool groups them differently.
-    monkeypatch.setattr(_pool, "_PLAN_SIZE_AT_ONCE", {"cpu": 1})
+    monkeypatch.setattr(_pool, "_SIZE_AT_ONCE", {"cpu": 1})
     pools = [
         TrajectoryPool(flows(n_jobs=n_jobs), n_blocks=6, n_held=2, n_draws=10, seed=0) for n_jobs in (1, 2)
     ]
