@@ -39,7 +39,10 @@ class Trajectory(NamedTuple):
 
     @property
     def v(self) -> Tensor:
-        """Sinkhorn velocities at the positions but the last, ``(x[k + 1] - x[k]) / step_sizes[k]``."""
+        """Sinkhorn velocities at the positions but the last, ``(x[k + 1] - x[k]) / step_sizes[k]``.
+
+        With the rounding of the positions; `sinkhorn_velocity` has that of the velocity.
+        """
         return self.x.diff(dim=0) / self.step_sizes.reshape(-1, *[1] * (self.x.ndim - 1))
 
 
@@ -158,8 +161,8 @@ def particle_flow(
     etas, blurs = step_sizes(step_size, n_steps), blur_schedule(blur, n_steps).tolist()
     positions, errors = x.new_empty(n_steps + 1, *x.shape), x.new_empty(n_steps, *x.shape[:-2])
     positions[0] = x
-    # Nothing that is made in there gets out.
-    with torch.inference_mode(), kept_memory(x) as memory:
+    # Nothing that is made in there gets out: autograd could not use it.
+    with torch.inference_mode(), kept_memory(x, y) as memory:
         particles = Particles(
             x, y, blur=min(blurs), scaling=scaling, tol=tol, max_iter=max_iter, memory=memory
         )

@@ -19,8 +19,8 @@ _LARGEST_LOG_SCALING = 15.0
 # Numbers in a stored matrix, at most, and in one block of a larger one.
 _STORED_SIZE = {"cpu": 2**24, "cuda": 2**28, "mps": 2**26}
 _BLOCK_SIZE = {"cpu": 2**19, "cuda": 2**26, "mps": 2**26}
-# Rows of a block, if there are so many features that reading y takes the time.
-_MOST_ROWS = 256
+# Rows that a block has for many features at least, for which reading y takes the time.
+_ROWS_FOR_MANY_FEATURES = 256
 # Bytes of memory, at most, that a thread keeps between two flows.
 _LARGEST_KEPT = 2**25
 
@@ -50,7 +50,7 @@ class Memory:
 
     def room(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
         """The same tensor at every call with that name, whatever it holds."""
-        key = name, tuple(shape), like.dtype, like.device
+        key = name, tuple(shape), like.dtype
         if key not in self._rooms:
             self._rooms[key] = like.new_empty(key[1])
         return self._rooms[key]
@@ -65,24 +65,28 @@ class Memory:
 
 
 class _ThreadMemory(threading.local):
-    """What one thread keeps for its next flow."""
+    """What one thread keeps for its next flow, if that is of the same kind."""
 
-    kept: Memory | None = None
+    kind: Hashable = None
+    memory: Memory | None = None
 
 
 _thread = _ThreadMemory()
 
 
 @contextmanager
-def kept_memory(like: Tensor) -> Iterator[Memory]:
-    """Memory that the thread keeps if it is small: for flows one after the other.
+def kept_memory(x: Tensor, y: Tensor) -> Iterator[Memory]:
+    """Memory that the thread keeps, if it is small, for the next flow of such clouds.
 
     Torch does so itself for other devices than the CPU.
     """
-    memory, _thread.kept = _thread.kept or Memory(), None
+    kind = x.shape, y.shape, x.dtype, y.dtype
+    memory = _thread.memory if kind == _thread.kind else None
+    memory = memory or Memory()
+    _thread.kind, _thread.memory = kind, None
     yield memory
-    if like.device.type == "cpu" and memory.n_bytes() <= _LARGEST_KEPT:
-        _thread.kept = memory
+    if x.device.type == "cpu" and memory.n_bytes() <= _LARGEST_KEPT:
+        _thread.memory = memory
 
 
 class Similarity:
@@ -114,7 +118,7 @@ class Similarity:
         y = torch.cat([self.y, w.unsqueeze(-1)], -1)
         n_block = _BLOCK_SIZE[w.device.type] // (self.x[..., 0, 0].numel() * self.y.shape[-2])
         # A block reads all of y, so it had better not be a few rows.
-        n_block = max(n_block, min(2 * y.shape[-1], _MOST_ROWS))
+        n_block = max(n_block, min(2 * y.shape[-1], _ROWS_FOR_MANY_FEATURES))
         for start in range(0, self.n_rows, n_block):
             block = x[..., start : start + n_block, :]
             logits = self.memory.matrix("logits", block, y)
@@ -126,7 +130,7 @@ class Similarity:
             yield rows, torch.softmax(logits, -1, out=logits).clamp_(min=_FLOOR)
 
     def logsumexp(self, w: Tensor) -> Tensor:
-        """Logarithms of the row sums of ``exp(S + w)``."""
+        """Logarithms of the row sums of ``exp(S + w)``. Stored shares are overwritten."""
         sums = torch.empty_like(self.x[..., 0])
         for rows, logits in self.plus(w):
             largest = logits.amax(-1)
@@ -190,19 +194,22 @@ class _Shares:
         return torch.mul(block, scaling, out=self.similarity.memory.room("scaled", block.shape, block))
 
     @cached_property
-    def rows(self) -> Tensor:
-        """The stored plan at the end of the iteration, with each row divided by its sum."""
+    def normalised(self) -> Tensor:
+        """The stored plan with each row divided by its sum, when the iteration has ended."""
         assert self.stored is not None
-        out = self.similarity.memory.room("rows", self.stored.shape, self.stored)
+        out = self.similarity.memory.room("normalised", self.stored.shape, self.stored)
         torch.mul(self.stored, self.scaling.unsqueeze(-2), out=out)
         return out.div_(self.row_sums.unsqueeze(-1))
 
     def project(self, points: Tensor, room: str) -> Tensor:
-        """Barycentric projection: the mean of `points` under each row of the plan."""
+        """Barycentric projection: the mean of `points` under each row of the plan.
+
+        Nothing else may have been asked of the similarity since, which may share the plan's memory.
+        """
         memory = self.similarity.memory
         if self.stored is not None and points.shape[-1] > _FEW_FEATURES:
             out = memory.room(room, (*self.row_sums.shape, points.shape[-1]), points)
-            return torch.matmul(self.rows, points, out=out)
+            return torch.matmul(self.normalised, points, out=out)
         weighted = memory.room("weighted", points.mT.shape, points)
         torch.mul(points.mT, self.scaling.unsqueeze(-2), out=weighted)
         sums = memory.room(room, (*weighted.shape[:-1], self.row_sums.shape[-1]), points)
@@ -263,8 +270,9 @@ class Plan(_Shares):
 
         Small ones do no harm: a column that is given up would otherwise be absorbed again and again.
         """
+        # The rows sum to one, so that those of the rows are no larger then.
         if self.log_beta.abs().amax().item() < _LARGEST_LOG_SCALING:
-            return False  # and so are those of the rows
+            return False
         log_largest = torch.maximum(self.log_beta.amax(), -self.row_sums.amin().log()).item()
         return not log_largest < _LARGEST_LOG_SCALING
 

@@ -22,8 +22,6 @@ from sklearn_nsgf.flow._samplers import Sampler
 # As many flows are simulated side by side as take so many numbers in all. On a CPU large ones are faster
 # one by one, in its cache and without waiting for a harder one; small ones cost mostly calls.
 _SIZE_AT_ONCE = {"cpu": 500_000, "cuda": 2**27, "mps": 2**25}
-# On a CPU there are so many groups of flows at least, for jobs to share.
-_FEWEST_GROUPS = 4
 # A pool that holds fewer blocks than it is given in all renews this share of them at a time.
 _RENEWED_SHARE = 8
 # Bytes that a pool takes if nothing else is said.
@@ -41,9 +39,13 @@ class BlockMaker(Protocol):
     ----------
     n_paths : int
         Number of paths in a block.
+    n_at_once : int
+        Blocks that are made together differ from those made alone by rounding. From the second on, the
+        seeds of as many are best asked for together: a power of two.
     """
 
     n_paths: int
+    n_at_once: int
 
     def __call__(self, seeds: Seeds) -> Tensor:
         """Return the blocks of these seeds, of shape (n_blocks, n_paths, n_nodes, n_features)."""
@@ -113,7 +115,8 @@ class TrajectoryPool(PathPool):
 
     A pool that is given more blocks than it holds starts with the first ones and makes the others while it
     is drawn from, evenly over the expected draws: first in, first out. Every block has a seed of
-    its own, so that the pool is the same however many are made at a time.
+    its own, and those that are made together are always the same ones: so is the pool, however often it
+    is asked for some more.
 
     Parameters
     ----------
@@ -173,19 +176,19 @@ class TrajectoryPool(PathPool):
         for n_blocks in reporting_points(len(self.blocks)):
             self._make_until(n_blocks)
             if report(n_blocks):
-                self.blocks, self.seeds = self.blocks[:n_blocks], self.seeds[:n_blocks]
+                self.blocks, self.seeds = self.blocks[: self.n_made], self.seeds[: self.n_made]
                 break
 
     def _make_until(self, n_blocks: int) -> None:
-        """Make the next blocks in the place of the oldest."""
-        n_held = len(self.blocks)
-        n_at_once = max(1, _LARGEST_PART // (4 * self.blocks[0].numel()))
+        """Make the next blocks, and with them the others of their group, in the place of the oldest."""
+        n_group, n_held = self.make_blocks.n_at_once, len(self.blocks)
+        n_part = max(1, _LARGEST_PART // (4 * self.blocks[0].numel() * n_group))
         while self.n_made < n_blocks:
-            place = self.n_made % n_held
-            n_new = min(n_blocks - self.n_made, n_held - place, n_at_once)
-            new = self.make_blocks(self.seeds[self.n_made : self.n_made + n_new])
-            self.blocks[place : place + n_new] = new.to(self.blocks.dtype)
-            self.n_made += n_new
+            n_groups = min(math.ceil((n_blocks - self.n_made) / n_group), n_part)
+            numbers = np.arange(self.n_made, min(self.n_made + n_groups * n_group, len(self.seeds)))
+            new = self.make_blocks(self.seeds[numbers[0] : numbers[-1] + 1])
+            self.blocks[numbers[-n_held:] % n_held] = new[-n_held:].to(self.blocks.dtype)
+            self.n_made += len(numbers)
 
     def _renew(self) -> None:
         """Make the blocks that are due by now, if there are enough of them."""
@@ -226,6 +229,7 @@ class StackedBlocks:
     def __init__(self, makers: Sequence[BlockMaker]) -> None:
         self.makers = makers
         self.n_paths = sum(maker.n_paths for maker in makers)
+        self.n_at_once = max(maker.n_at_once for maker in makers)
 
     def __call__(self, seeds: Seeds) -> Tensor:
         if len(self.makers) == 1:
@@ -243,7 +247,8 @@ def _children(seed: np.random.SeedSequence, n_children: int) -> list[np.random.S
 class SinkhornFlows:
     """Makes paths of minibatch Sinkhorn flows, a flow a block.
 
-    Every flow runs on one thread: it is the same, bit by bit, for any `n_jobs` and backend.
+    Every flow runs on one thread, the small ones in groups: they are the same, bit by bit, for any `n_jobs`
+    and backend.
 
     Parameters
     ----------
@@ -254,8 +259,8 @@ class SinkhornFlows:
     n_targets : int, default=None
         Number of target points, by default `n_particles`.
     device : torch device, default="cpu"
-        Where the flows are simulated, and where the pool lies. Not on the CPU, and there only if they are
-        tiny, many flows go side by side in one tensor.
+        Where the flows are simulated, and where the pool lies. Many of them go side by side in one tensor,
+        on a CPU only the small ones.
     n_jobs : int, default=None
         Flows at a time on the CPU. None takes what `joblib.parallel_config` says if that is more than
         one, and else as many as torch has threads. Threads are the default backend.
@@ -264,6 +269,8 @@ class SinkhornFlows:
 
     Attributes
     ----------
+    n_at_once : int
+        Number of flows side by side, a power of two.
     n_problems, n_converged : int
         Number of Sinkhorn problems so far, and of those that met the tolerance.
     marginal_error : float
@@ -299,10 +306,7 @@ class SinkhornFlows:
         self.marginal_error = 0.0
 
     def __call__(self, seeds: Seeds) -> Tensor:
-        n_at_once = n_flows_at_once(self.n_particles, self.n_targets, self._n_features, self.device.type)
-        if self.device.type == "cpu":
-            n_at_once = min(n_at_once, math.ceil(len(seeds) / _FEWEST_GROUPS))
-        groups = [seeds[start : start + n_at_once] for start in range(0, len(seeds), n_at_once)]
+        groups = [seeds[start : start + self.n_at_once] for start in range(0, len(seeds), self.n_at_once)]
         if self.device.type == "cpu":
             flows = _in_parallel(self._simulate, groups, self.n_jobs)
         else:
@@ -320,8 +324,9 @@ class SinkhornFlows:
         return torch.cat([paths for paths, _, _ in flows])
 
     @cached_property
-    def _n_features(self) -> int:
-        return self.target.draw(1, np.random.default_rng(0)).shape[1]
+    def n_at_once(self) -> int:
+        n_features = self.target.draw(1, np.random.default_rng(0)).shape[1]
+        return n_flows_at_once(self.n_particles, self.n_targets, n_features, self.device.type)
 
     def _simulate(self, seeds: Seeds) -> tuple[Tensor, Tensor, Tensor]:
         """Paths of one flow for each seed, side by side, and how well they were solved."""
@@ -336,8 +341,9 @@ class SinkhornFlows:
 
 
 def n_flows_at_once(n_particles: int, n_targets: int, n_features: int, device: str) -> int:
-    """How many flows of this size are simulated side by side."""
-    return max(1, _SIZE_AT_ONCE[device] // (n_particles * (n_targets + 2 * n_features)))
+    """How many flows of this size are simulated side by side: a power of two."""
+    n_flows = max(1, _SIZE_AT_ONCE[device] // (n_particles * (n_targets + 2 * n_features)))
+    return 1 << (n_flows.bit_length() - 1)
 
 
 class Couplings:
@@ -367,6 +373,8 @@ class Couplings:
     >>> TrajectoryPool(couplings, n_blocks=3, seed=0).paths.shape
     torch.Size([120, 2, 2])
     """
+
+    n_at_once = 1
 
     def __init__(
         self,

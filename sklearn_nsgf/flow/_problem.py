@@ -67,11 +67,14 @@ def half_squared_norms(points: Tensor) -> Tensor:
     return torch.linalg.vector_norm(points, dim=-1).square() / 2
 
 
-def inner_products(x: Cloud, y: Cloud, memory: Memory) -> Tensor | None:
-    """``x y^T``, where it is kept."""
-    if not is_stored(x.points, y.points):
-        return None
+def inner_products(x: Cloud, y: Cloud, memory: Memory) -> Tensor:
+    """``x y^T``."""
     return torch.matmul(x.points, y.points.mT, out=memory.matrix("products", x.points, y.points))
+
+
+def kept_inner_products(x: Cloud, y: Cloud, memory: Memory) -> Tensor | None:
+    """``x y^T``, where a matrix so large is kept."""
+    return inner_products(x, y, memory) if is_stored(x.points, y.points) else None
 
 
 class Problem:
@@ -95,7 +98,7 @@ class Problem:
         self.memory, self.products = memory, products
 
     def source_potential(self, solution: Solution) -> Tensor:
-        """The potential f that makes the rows exact."""
+        """The potential f that makes the rows exact. The stored plan is lost."""
         similarity = solution.plan.similarity
         sums = similarity.logsumexp(solution.plan.log_columns())
         return self.x.norms - similarity.eps * sums
@@ -135,7 +138,7 @@ class Problem:
         generator, memory = torch.Generator().manual_seed(0), Memory()
         x, y = (cloud.subsample(_COARSE_POINTS, generator) for cloud in (self.x, self.y))
         settings = self.settings._replace(tol=_ANNEALING_TOL)
-        coarse = Problem(x, y, self.blur, settings, memory, inner_products(x, y, memory))
+        coarse = Problem(x, y, self.blur, settings, memory, kept_inner_products(x, y, memory))
         solution = coarse.solve()
         f, eps = coarse.source_potential(solution), self.blur**2
         similarity = Similarity(self.y.points, x.points, eps, Memory())

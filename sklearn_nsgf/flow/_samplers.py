@@ -18,6 +18,8 @@ from torch.quasirandom import SobolEngine
 
 # The k-d tree is grown on a subset: at most so many rows, and about so many numbers.
 _TREE_ROWS, _TREE_SIZE = 2**14, 2**23
+# To scramble a sequence of more features takes longer than the flow that starts there.
+_MOST_SOBOL_FEATURES = 1024
 # Numbers of an array that are read at a time.
 _CHUNK_SIZE = 2**20
 # Rows for each one drawn, above which there is no need to shuffle them all.
@@ -102,7 +104,7 @@ class ArraySampler:
 
 
 class GaussianSampler:
-    """Normal rows with mean zero: a scrambled Sobol sequence, new for each draw.
+    """Normal rows with mean zero: a scrambled Sobol sequence, new for each draw, up to 1 024 features.
 
     Parameters
     ----------
@@ -116,7 +118,7 @@ class GaussianSampler:
 
     def draw(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
         n_features = len(self.std)
-        if n_features > SobolEngine.MAXDIM:
+        if n_features > _MOST_SOBOL_FEATURES:
             return self.std * rng.standard_normal((n_samples, n_features), dtype=np.float32)
         engine = SobolEngine(n_features, scramble=True, seed=int(rng.integers(2**31)))
         half_spacing = 2.0 ** -(SobolEngine.MAXBIT + 1)

@@ -7,13 +7,20 @@ temperature is ``epsilon = blur^2``. In POT's units ``reg = 2 * blur^2``.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sklearn_nsgf.flow._plan import Memory, is_stored
-from sklearn_nsgf.flow._problem import Cloud, Problem, Settings, half_squared_norms, inner_products
+from sklearn_nsgf.flow._problem import (
+    Cloud,
+    Problem,
+    Settings,
+    half_squared_norms,
+    inner_products,
+    kept_inner_products,
+)
 
 # Clouds so large beside the blur that the plan's entries would be off by more are solved in float64.
 _LARGEST_ROUNDING = 0.01
@@ -22,7 +29,9 @@ _SMALLEST_SINGLE_TOL = 1e-4
 # A weight of zero counts as exp(-40), 4e-18.
 _SMALLEST_LOG_WEIGHT = -40.0
 # With so many times more features than points, products of plans are cheaper than those of points.
-_FEW_POINTS = 2.5
+_FEATURES_PER_POINT = 2.5
+# They are made anew if rounding has moved those that are carried along by more, in units of epsilon.
+_LARGEST_DRIFT = 1e-3
 
 
 class SinkhornPotentials(NamedTuple):
@@ -201,9 +210,9 @@ def sinkhorn_velocity(
             [2., 2.]])
     """
     particles = Particles(x, y, blur=blur, a=a, b=b, scaling=scaling, tol=tol, max_iter=max_iter)
-    n_iters = particles.solve(blur, particles.start(g_init))
+    particles.solve(blur, particles.start(g_init))
     g, error = particles.h + particles.target.norms, particles.marginal_error
-    return SinkhornVelocity(particles.v.to(x), g.to(x), error <= tol, n_iters, error.to(x))
+    return SinkhornVelocity(particles.v.to(x), g.to(x), error <= tol, particles.n_iters, error.to(x))
 
 
 @torch.no_grad()
@@ -264,11 +273,14 @@ class Particles:
         The target's reduced potential that it has found.
     marginal_error : Tensor of shape (...)
         The larger of the two problems' errors.
+    n_iters : int
+        Rounds of the problem to the target.
     """
 
     v: Tensor
     h: Tensor
     marginal_error: Tensor
+    n_iters: int
 
     def __init__(
         self,
@@ -297,9 +309,11 @@ class Particles:
         if is_single and (self._is_rounded(blur) or tol < _SMALLEST_SINGLE_TOL):
             self._place(x.double(), y.double(), a, b)
         self._may_be_rounded = self._is_rounded(blur)
-        n_points = max(x.shape[-2], y.shape[-2])
-        self.are_few = n_points * _FEW_POINTS <= x.shape[-1] and is_stored(x, y)
-        self._products: dict[str, Any] = {}
+        largest = max(x, y, key=lambda points: points.shape[-2])
+        are_few = largest.shape[-2] * _FEATURES_PER_POINT <= x.shape[-1]
+        self.are_few = are_few and is_stored(largest, largest)
+        self.smallest_eps = blur**2
+        self._products: dict[str, Tensor] = {}
 
     def _place(self, x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> None:
         # The problem does not see a common shift, the precision of S does.
@@ -333,8 +347,9 @@ class Particles:
             return None
         if not bool(g_init.isfinite().all()):
             raise ValueError("g_init must be finite.")
+        g_init = g_init.to(self.centre)
         # The constant is free, and a large one would cost precision.
-        return g_init.to(self.centre) - g_init.mean(-1, keepdim=True) - self.target.norms
+        return g_init - g_init.mean(-1, keepdim=True) - self.target.norms
 
     def to_target(self, blur: float) -> Problem:
         return self._problem("xy", self.cloud, self.target, blur)
@@ -348,39 +363,38 @@ class Particles:
         return problem.reduced_potential(problem.solve_symmetric())
 
     def _problem(self, name: str, x: Cloud, y: Cloud, blur: float) -> Problem:
-        if not self.are_few:
-            # Each problem overwrites what the one before it has stored.
-            products = inner_products(x, y, self._memory)
-            return Problem(x, y, blur, self.settings, self._memory, products)
-        memory = self._memory.part(name)
-        if name not in self._products:
-            self._products[name] = inner_products(x, y, memory)
-        return Problem(x, y, blur, self.settings, memory, self._products[name])
+        if self.are_few:
+            products = self._carried(name, x, y)
+            return Problem(x, y, blur, self.settings, self._memory.part(name), products)
+        # Each problem overwrites what the one before it has stored.
+        products_or_none = kept_inner_products(x, y, self._memory)
+        return Problem(x, y, blur, self.settings, self._memory, products_or_none)
 
-    def solve(self, blur: float, h: Tensor | None) -> int:
-        """Find the velocity, from the reduced potential `h` or a cold start, and return the rounds."""
+    def _carried(self, name: str, x: Cloud, y: Cloud) -> Tensor:
+        """Inner products that steps take along, each in memory of its own."""
+        if name not in self._products:
+            self._products[name] = inner_products(x, y, self._memory.part(name))
+        return self._products[name]
+
+    def solve(self, blur: float, h: Tensor | None) -> None:
+        """Find the velocity, from the target's reduced potential `h` or a cold start."""
         problem = self.to_target(blur)
         cross = problem.solve(h)
         # Now, since the next problem may take the memory of this one.
-        self.h = problem.reduced_potential(cross)
-        pulled = cross.plan.project(self.target.points, "P y")
+        self.h, self.n_iters = problem.reduced_potential(cross), cross.n_iters
+        p_y = cross.plan.project(self.target.points, "P y")
         own = self.to_itself(blur).solve_symmetric()
         self.v = self._memory.room("v", self.cloud.points.shape, self.cloud.points)
-        torch.sub(pulled, own.plan.project(self.cloud.points, "Q x"), out=self.v)
+        torch.sub(p_y, own.plan.project(self.cloud.points, "Q x"), out=self.v)
         self.marginal_error = self.honest(torch.maximum(cross.marginal_error, own.marginal_error), blur)
         self._plans = cross.plan, own.plan
-        return cross.n_iters
 
     def move(self, eta: float) -> None:
-        """Go along the velocity that `solve` has found: ``x + eta (P y - Q x)``.
-
-        Few points need `own_potential_of_target` before, which makes ``y y^T``.
-        """
+        """Go along the velocity that `solve` has found, once: ``x + eta (P y - Q x)``."""
         self.cloud.points.add_(self.v, alpha=eta)
+        self.cloud.norms = half_squared_norms(self.cloud.points)
         if self.are_few:
             self._move_products(eta)
-        else:
-            self.cloud.norms = half_squared_norms(self.cloud.points)
 
     def _move_products(self, eta: float) -> None:
         """Inner products of ``x' = R x + eta P y`` with ``R = 1 - eta Q``, without a sum over features.
@@ -389,15 +403,17 @@ class Particles:
         ``H = P (R x y^T + eta/2 P y y^T)^T``.
         """
         to_target, to_itself = self._plans
-        xy, xx, yy = (self._products[name] for name in ("xy", "xx", "yy"))
-        pulled = to_target.project(yy, "P y y^T")
+        xy, xx = self._products["xy"], self._products["xx"]
+        p_yy = to_target.project(self._carried("yy", self.target, self.target), "P y y^T")
         xy.sub_(to_itself.project(xy, "Q x y^T"), alpha=eta)
-        half = to_target.project((xy + pulled * (eta / 2)).mT, "H")
+        h = to_target.project((xy + p_yy * (eta / 2)).mT, "H")
         xx.sub_(to_itself.project(xx, "Q x x^T"), alpha=eta)
         xx.sub_(to_itself.project(xx.mT, "Q x x^T").mT, alpha=eta)
-        xx.add_(half, alpha=eta).add_(half.mT, alpha=eta)
-        xy.add_(pulled, alpha=eta)
-        self.cloud.norms = xx.diagonal(dim1=-2, dim2=-1) / 2
+        xx.add_(h, alpha=eta).add_(h.mT, alpha=eta)
+        xy.add_(p_yy, alpha=eta)
+        drift = (xx.diagonal(dim1=-2, dim2=-1) / 2 - self.cloud.norms).abs().max()
+        if not drift.item() <= _LARGEST_DRIFT * self.smallest_eps:
+            del self._products["xy"], self._products["xx"]
 
 
 def _log_weights(points: Tensor, weights: Tensor | None, name: str) -> Tensor:
@@ -415,6 +431,8 @@ def _log_weights(points: Tensor, weights: Tensor | None, name: str) -> Tensor:
 
 
 def check_clouds(x: Tensor, y: Tensor) -> None:
+    if x.dtype != y.dtype or x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"x is {x.dtype} and y {y.dtype}; expected both float32 or both float64.")
     if x.shape[:-2] != y.shape[:-2] or x.shape[-1:] != y.shape[-1:] or min(x.ndim, y.ndim) < 2:
         raise ValueError(
             f"x and y have shapes {tuple(x.shape)} and {tuple(y.shape)}; expected (..., n, d) and "

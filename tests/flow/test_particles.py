@@ -101,32 +101,44 @@ def test_few_points_take_their_inner_products_along(monkeypatch, blur, batch):
     x, y = (torch.randn(*batch, n, 90, generator=generator, dtype=torch.float64) for n in (30, 20))
     options = {"blur": blur, "n_steps": 6, "tol": 1e-9, "step_size": 0.3, "max_iter": 9999}
     along = particle_flow(x, y + 1, **options)
-    monkeypatch.setattr(_sinkhorn, "_FEW_POINTS", np.inf)
+    monkeypatch.setattr(_sinkhorn, "_FEATURES_PER_POINT", np.inf)
     anew = particle_flow(x, y + 1, **options)
     assert along.converged.all()
     torch.testing.assert_close(along.x, anew.x, rtol=0, atol=1e-6)
 
 
 def test_rounding_of_inner_products_does_not_add_up():
+    """The products of far clouds are large, and those of the particles shrink on the way."""
     generator = torch.Generator().manual_seed(0)
-    x, y = (torch.randn(30, 90, generator=generator) for _ in range(2))
-    flow = particle_flow(x, y, blur=2.0, n_steps=100, step_size=0.02, tol=1e-4)
-    exact = particle_flow(x.double(), y.double(), blur=2.0, n_steps=100, step_size=0.02, tol=1e-6)
-    torch.testing.assert_close(flow.x[-1].double(), exact.x[-1], rtol=0, atol=2e-3)
+    x, y = (torch.randn(30, 784, generator=generator) for _ in range(2))
+    options = {"blur": 15.0, "n_steps": 100, "tol": 1e-4}
+    flow = particle_flow(x, y + 100, **options)
+    exact = particle_flow(x.double(), y.double() + 100, **options)
+    assert exact.converged.all()
+    torch.testing.assert_close(flow.x.double(), exact.x, rtol=0, atol=3e-3)
+
+
+@pytest.mark.parametrize(("n", "m"), [(5, 40), (40, 5), (10, 10)])
+def test_few_points_too_many_to_keep_their_products(monkeypatch, n, m):
+    x, y = clouds(n, m, d=100)
+    kept = particle_flow(x, y, blur=5.0, n_steps=3, tol=1e-8)
+    monkeypatch.setattr(_plan, "_STORED_SIZE", {"cpu": 300})
+    torch.testing.assert_close(particle_flow(x, y, blur=5.0, n_steps=3, tol=1e-8).x, kept.x)
 
 
 def test_flows_do_not_share_memory_that_a_thread_keeps(monkeypatch):
     x, y = clouds()
     first = particle_flow(x, y, blur=0.3, n_steps=3)
-    kept = _plan._thread.kept
-    before = first.x.clone()
+    kept, before = _plan._thread.memory, first.x.clone()
     particle_flow(x + 1, y, blur=0.2, n_steps=3)
-    assert _plan._thread.kept is kept
+    assert _plan._thread.memory is kept
+    particle_flow(x[:7], y, blur=0.2, n_steps=3)
+    assert _plan._thread.memory.n_bytes() < kept.n_bytes() / 2
     assert torch.equal(first.x, before)
     assert torch.equal(first.x, particle_flow(x, y, blur=0.3, n_steps=3).x)
     monkeypatch.setattr(_plan, "_LARGEST_KEPT", 0)
     particle_flow(x, y, blur=0.3, n_steps=3)
-    assert _plan._thread.kept is None
+    assert _plan._thread.memory is None
 
 
 def test_a_flow_can_be_learnt_from():

@@ -62,7 +62,7 @@ def test_flows_side_by_side_are_those_one_after_the_other(monkeypatch):
 
 
 def test_small_flows_go_side_by_side():
-    assert n_flows_at_once(64, 64, 2, "cpu") > 100
+    assert n_flows_at_once(64, 64, 2, "cpu") == 64
     assert n_flows_at_once(1024, 1024, 2, "cpu") == 1
     assert n_flows_at_once(256, 256, 784, "cpu") == 1
 
@@ -71,6 +71,9 @@ def numbered(seeds):
     """A block of three constant paths whose value is the number of the block."""
     numbers = torch.tensor([float(seed.spawn_key[-1]) for seed in seeds])
     return numbers[:, None, None, None].expand(-1, 3, 2, 1)
+
+
+numbered.n_at_once = 1
 
 
 def test_a_pool_that_rolls_holds_the_newest_blocks():
@@ -88,9 +91,9 @@ def test_a_pool_that_rolls_holds_the_newest_blocks():
     assert pool.blocks.shape == (5, 3, 2, 1)
 
 
-def test_a_rolling_pool_is_the_same_for_any_number_of_jobs(monkeypatch):
-    # Flows side by side are the same to rounding only: a rolling pool groups them differently.
-    monkeypatch.setattr(_pool, "_SIZE_AT_ONCE", {"cpu": 1})
+@pytest.mark.parametrize("n_at_once", [1, 4])
+def test_a_rolling_pool_is_the_same_for_any_number_of_jobs(monkeypatch, n_at_once):
+    monkeypatch.setattr(_pool, "_SIZE_AT_ONCE", {"cpu": n_at_once * 64 * 68})
     pools = [
         TrajectoryPool(flows(n_jobs=n_jobs), n_blocks=6, n_held=2, n_draws=10, seed=0) for n_jobs in (1, 2)
     ]
@@ -103,6 +106,20 @@ def test_a_rolling_pool_is_the_same_for_any_number_of_jobs(monkeypatch):
     assert torch.isfinite(last.v_t).all()
 
 
+def test_a_pool_is_the_same_whoever_listens(monkeypatch):
+    """Flows side by side differ by rounding from those alone: the same ones always go together."""
+    monkeypatch.setattr(_pool, "_SIZE_AT_ONCE", {"cpu": 4 * 64 * 68})
+    expected = build(n_blocks=15).paths
+    stops = []
+    options = {"n_blocks": 15, "seed": 0}
+    listening = TrajectoryPool(flows(), report=lambda n_blocks: stops.append(n_blocks), **options)
+    assert len(stops) == 10
+    assert torch.equal(listening.paths, expected)
+    stopped = TrajectoryPool(flows(), report=lambda n_blocks: n_blocks >= 6, **options)
+    assert len(stopped.blocks) == 9
+    assert torch.equal(stopped.paths, expected[: 9 * 64])
+
+
 def test_blocks_are_made_a_few_at_a_time(monkeypatch):
     sizes = []
 
@@ -110,6 +127,7 @@ def test_blocks_are_made_a_few_at_a_time(monkeypatch):
         sizes.append(len(seeds))
         return numbered(seeds)
 
+    make_blocks.n_at_once = 1
     monkeypatch.setattr(_pool, "_LARGEST_PART", 2 * 3 * 2 * 4)
     pool = TrajectoryPool(make_blocks, n_blocks=7, seed=0)
     assert max(sizes) == 2
@@ -167,7 +185,7 @@ def test_samples_lie_on_the_paths_with_their_velocity():
     offsets = torch.arange(5.0)
     nodes = torch.arange(4) / 3
     paths = (10 * offsets[:, None] + nodes**2)[..., None]
-    pool = TrajectoryPool(lambda seeds: paths[None], n_blocks=1, seed=0)
+    pool = PathPool(paths)
     sample = pool.sample(1000, torch.Generator().manual_seed(0))
     segment = (sample.t * 3).floor()
     torch.testing.assert_close(sample.v_t[:, 0], (2 * segment + 1) / 3)
@@ -256,7 +274,7 @@ def test_paths_of_two_pools():
 
 def test_stacked_blocks_have_a_part_from_each_maker():
     class Maker:
-        n_paths = 3
+        n_paths, n_at_once = 3, 1
 
         def __init__(self, value):
             self.value = value

@@ -321,8 +321,13 @@ def test_points_of_weight_zero_count_for_nothing():
         ({"a": torch.full((20,), 0.1)}, "sum to one"),
         ({"a": torch.ones(1)}, r"a has shape \(1,\)"),
         ({"b": torch.tensor([2.0, -1.0] + 23 * [0.0])}, "non-negative"),
-        ({"y": torch.zeros(4, 2)}, "same d"),
-        ({"y": torch.zeros(0, 3)}, "at least one point"),
+        ({"y": torch.zeros(4, 2, dtype=torch.float64)}, "same d"),
+        ({"y": torch.zeros(4, 3)}, "both float32 or both float64"),
+        (
+            {"x": torch.ones(4, 3, dtype=torch.int32), "y": torch.ones(4, 3, dtype=torch.int32)},
+            "both float32",
+        ),
+        ({"y": torch.zeros(0, 3, dtype=torch.float64)}, "at least one point"),
     ],
 )
 def test_bad_arguments(function, options, message):
@@ -371,6 +376,9 @@ def test_a_start_that_is_not_finite_and_one_with_a_large_constant():
     shifted = sinkhorn_velocity(x, y, blur=0.3, g_init=g + 1e4)
     torch.testing.assert_close(shifted.v, sinkhorn_velocity(x, y, blur=0.3).v, rtol=0, atol=0.02)
     assert abs(shifted.g).max() < 1e3
+    assert torch.equal(
+        sinkhorn_velocity(x, y, blur=0.3, g_init=g.double()).v, sinkhorn_velocity(x, y, blur=0.3, g_init=g).v
+    )
 
 
 def test_very_unequal_weights_and_an_outlier():
