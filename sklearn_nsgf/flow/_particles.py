@@ -178,7 +178,7 @@ def particle_flow(
     return Trajectory(
         torch.linspace(0, 1, n_steps + 1, dtype=x.dtype, device=x.device),
         positions,
-        torch.from_numpy(etas).to(x),
+        x.new_tensor(etas.tolist()),
         errors <= tol,
         errors,
     )
