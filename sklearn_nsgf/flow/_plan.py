@@ -19,8 +19,8 @@ _LARGEST_LOG_SCALING = 15.0
 # Numbers in a stored matrix, at most, and in one block of a larger one.
 _STORED_SIZE = {"cpu": 2**24, "cuda": 2**28, "mps": 2**26}
 _BLOCK_SIZE = {"cpu": 2**19, "cuda": 2**26, "mps": 2**26}
-# Rows that a block has for many features at least, for which reading y takes the time.
-_ROWS_FOR_MANY_FEATURES = 256
+# Rows that a block has at least, with few features and with many: it reads all of y.
+_FEWEST_ROWS = 16, 256
 # Bytes of memory, at most, that a thread keeps between two flows.
 _LARGEST_KEPT = 2**25
 
@@ -117,8 +117,7 @@ class Similarity:
         x = torch.cat([self.x / self.eps, torch.ones_like(self.x[..., :1])], -1)
         y = torch.cat([self.y, w.unsqueeze(-1)], -1)
         n_block = _BLOCK_SIZE[w.device.type] // (self.x[..., 0, 0].numel() * self.y.shape[-2])
-        # A block reads all of y, so it had better not be a few rows.
-        n_block = max(n_block, min(2 * y.shape[-1], _ROWS_FOR_MANY_FEATURES))
+        n_block = max(n_block, min(max(2 * y.shape[-1], _FEWEST_ROWS[0]), _FEWEST_ROWS[1]))
         for start in range(0, self.n_rows, n_block):
             block = x[..., start : start + n_block, :]
             logits = self.memory.matrix("logits", block, y)
