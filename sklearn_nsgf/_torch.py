@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,3 +81,53 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(n_threads)
+
+
+class _MatmulPrecision:
+    """Precision of float32 matrix products, which is the process's."""
+
+    backends: tuple[Any, ...] = (torch.backends.cuda, torch.backends.mkldnn)
+
+    def __init__(self) -> None:
+        self.lock, self.n_inside = threading.Lock(), 0
+        self.asked_for: list[str] = []
+
+    def get(self) -> list[str]:
+        if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+            return [backend.matmul.fp32_precision for backend in self.backends]
+        return [torch.get_float32_matmul_precision()]
+
+    def set(self, precision: list[str]) -> None:
+        if len(precision) == 1:  # torch before 2.9
+            return torch.set_float32_matmul_precision(precision[0])
+        for backend, each in zip(self.backends, precision, strict=True):
+            backend.matmul.fp32_precision = each
+
+    def raise_(self) -> None:
+        with self.lock:
+            if self.n_inside == 0:
+                self.asked_for = self.get()
+                self.set(["highest"] if len(self.asked_for) == 1 else ["ieee", "ieee"])
+            self.n_inside += 1
+
+    def restore(self) -> None:
+        with self.lock:
+            self.n_inside -= 1
+            if self.n_inside == 0:
+                self.set(self.asked_for)
+
+
+_matmul_precision = _MatmulPrecision()
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Keep products of float32 matrices from TensorFloat-32 and bfloat16 inside the block.
+
+    Costs are differences of large numbers. The last thread to leave restores what was asked for.
+    """
+    _matmul_precision.raise_()
+    try:
+        yield
+    finally:
+        _matmul_precision.restore()

@@ -10,6 +10,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from sklearn_nsgf._torch import full_precision
 from sklearn_nsgf.flow._samplers import Rows
 from sklearn_nsgf.flow._sinkhorn import check_clouds, sinkhorn_potentials
 
@@ -18,6 +19,7 @@ COUPLINGS = ("exact", "independent", "sinkhorn")
 _PLAN_ROWS = 4096
 
 
+@full_precision()
 def couple(
     x: Tensor,
     y: Tensor,
@@ -96,6 +98,7 @@ def couple(
     raise ValueError(f"coupling={coupling!r}, blur={blur}: use one of {COUPLINGS}, 'sinkhorn' with a blur.")
 
 
+@full_precision()
 def class_probabilities(
     rows: Rows, places: np.ndarray, others: Rows, codes: np.ndarray, n_classes: int, *, blur: float
 ) -> np.ndarray:

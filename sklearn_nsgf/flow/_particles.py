@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklearn_nsgf._torch import full_precision
 from sklearn_nsgf.flow._plan import kept_memory
 from sklearn_nsgf.flow._sinkhorn import Particles
 
@@ -105,6 +106,7 @@ def blur_schedule(blur: Blur, n_steps: int) -> np.ndarray:
     return np.geomspace(first, last, n_steps)
 
 
+@full_precision()
 @torch.no_grad()
 def particle_flow(
     x: Tensor,

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sklearn_nsgf._torch import full_precision
 from sklearn_nsgf.flow._plan import Memory, is_stored
 from sklearn_nsgf.flow._problem import (
     Cloud,
@@ -80,6 +81,7 @@ class SinkhornVelocity(NamedTuple):
     marginal_error: Tensor
 
 
+@full_precision()
 @torch.no_grad()
 def sinkhorn_potentials(
     x: Tensor,
@@ -139,6 +141,7 @@ def sinkhorn_potentials(
     return SinkhornPotentials(f.to(x), g.to(x), error <= tol, solution.n_iters, error.to(x))
 
 
+@full_precision()
 @torch.no_grad()
 def symmetric_potential(
     x: Tensor, *, blur: float, a: Tensor | None = None, tol: float = 1e-3, max_iter: int = 1000
@@ -164,6 +167,7 @@ def symmetric_potential(
     return SinkhornPotentials(g, g, error <= tol, solution.n_iters, error.to(x))
 
 
+@full_precision()
 @torch.no_grad()
 def sinkhorn_velocity(
     x: Tensor,
@@ -215,6 +219,7 @@ def sinkhorn_velocity(
     return SinkhornVelocity(particles.v.to(x), g.to(x), error <= tol, particles.n_iters, error.to(x))
 
 
+@full_precision()
 @torch.no_grad()
 def sinkhorn_divergence(
     x: Tensor,

@@ -8,9 +8,11 @@ import ot
 import pytest
 import torch
 
+from sklearn_nsgf._torch import full_precision
 from sklearn_nsgf.flow import (
     _plan,
     _problem,
+    particle_flow,
     sinkhorn_divergence,
     sinkhorn_potentials,
     sinkhorn_velocity,
@@ -416,3 +418,21 @@ def test_the_error_that_is_reported_is_the_true_one(tol):
     plan = ((answer.g.double() - costs) / eps).softmax(-1) / 256
     rounding_of_g = 3e-6
     assert (plan.sum(0) - 1 / 256).abs().sum() <= 1.1 * tol + rounding_of_g
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_reduced_precision_of_products_is_not_for_costs(precision):
+    """On a CPU with bfloat16 the product itself differs."""
+    x, y = clouds(256, 256, d=300, dtype=torch.float32)
+    expected = sinkhorn_velocity(x, y, blur=3.0).v, particle_flow(x, y, blur=3.0, n_steps=2).x
+    torch.set_float32_matmul_precision(precision)
+    try:
+        reduced = sinkhorn_velocity(x, y, blur=3.0).v, particle_flow(x, y, blur=3.0, n_steps=2).x
+        assert torch.get_float32_matmul_precision() == precision
+        with full_precision(), full_precision():
+            torch.testing.assert_close(x @ y.mT, (x.double() @ y.double().mT).float(), rtol=0, atol=1e-4)
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    for each, other in zip(reduced, expected, strict=True):
+        assert torch.equal(each, other)
