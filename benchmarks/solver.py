@@ -11,7 +11,8 @@ DIR holds the folders mnist/ and cifar10/ (the IDX files, and cifar10_batch_0.pn
 
 A flow is T harmonic steps from a standard normal sample to a sample of the target. Its nodes are
 those of a float64 reference. Every peer gets the velocities at those nodes, one node after the other,
-warm-started from the last one where its interface allows it; ours is `particle_flow`. Errors are means
+warm-started from the last one where its interface allows it; ours is `particle_flow`, and "side by side"
+the same with others of its kind in one tensor, as many as a pool simulates at once, a flow. Errors are means
 over the steps of ||v - v_ref|| / ||v_ref||, where v_ref is our own float64 answer at the method's nodes
 with marginals met to 1e-6, which is checked by an independent log-domain half-round. The whole process
 is pinned to one core. Methods take turns within one run; the table has medians with the smallest and the
@@ -512,12 +513,15 @@ def pool(arguments):
         )
 
 
-def batched_pool(device, n_groups=4, n_at_once=64, n=1024, d=784, n_steps=5):
+def batched_pool(device, n_flows=256, n=1024, d=784, n_steps=5):
     """Minibatches side by side, as many as the pool puts on a GPU at once, drawn beforehand."""
     import torch
 
     from sklearn_nsgf.flow import particle_flow
+    from sklearn_nsgf.flow._pool import n_flows_at_once
 
+    n_at_once = n_flows_at_once(n, n, d, device)
+    n_groups = n_flows // n_at_once
     generator = torch.Generator(device).manual_seed(0)
     options = {"generator": generator, "device": device}
     centres = torch.randn(30, d, **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ContextDecorator, contextmanager
 from typing import Any
 
 import numpy as np
@@ -83,8 +83,12 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(n_threads)
 
 
-class _MatmulPrecision:
-    """Precision of float32 matrix products, which is the process's."""
+class _FullPrecision(ContextDecorator):
+    """Keeps products of float32 matrices from TensorFloat-32 and bfloat16.
+
+    Costs are differences of large numbers. The precision is the process's: the last thread to leave
+    restores what was asked for.
+    """
 
     backends: tuple[Any, ...] = (torch.backends.cuda, torch.backends.mkldnn)
 
@@ -103,31 +107,18 @@ class _MatmulPrecision:
         for backend, each in zip(self.backends, precision, strict=True):
             backend.matmul.fp32_precision = each
 
-    def raise_(self) -> None:
+    def __enter__(self) -> None:
         with self.lock:
             if self.n_inside == 0:
                 self.asked_for = self.get()
                 self.set(["highest"] if len(self.asked_for) == 1 else ["ieee", "ieee"])
             self.n_inside += 1
 
-    def restore(self) -> None:
+    def __exit__(self, *exception: object) -> None:
         with self.lock:
             self.n_inside -= 1
             if self.n_inside == 0:
                 self.set(self.asked_for)
 
 
-_matmul_precision = _MatmulPrecision()
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Keep products of float32 matrices from TensorFloat-32 and bfloat16 inside the block.
-
-    Costs are differences of large numbers. The last thread to leave restores what was asked for.
-    """
-    _matmul_precision.raise_()
-    try:
-        yield
-    finally:
-        _matmul_precision.restore()
+full_precision = _FullPrecision()

@@ -19,7 +19,7 @@ COUPLINGS = ("exact", "independent", "sinkhorn")
 _PLAN_ROWS = 4096
 
 
-@full_precision()
+@full_precision
 def couple(
     x: Tensor,
     y: Tensor,
@@ -98,7 +98,7 @@ def couple(
     raise ValueError(f"coupling={coupling!r}, blur={blur}: use one of {COUPLINGS}, 'sinkhorn' with a blur.")
 
 
-@full_precision()
+@full_precision
 def class_probabilities(
     rows: Rows, places: np.ndarray, others: Rows, codes: np.ndarray, n_classes: int, *, blur: float
 ) -> np.ndarray:

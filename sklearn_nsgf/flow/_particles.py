@@ -106,7 +106,7 @@ def blur_schedule(blur: Blur, n_steps: int) -> np.ndarray:
     return np.geomspace(first, last, n_steps)
 
 
-@full_precision()
+@full_precision
 @torch.no_grad()
 def particle_flow(
     x: Tensor,

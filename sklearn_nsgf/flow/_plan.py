@@ -176,13 +176,13 @@ class _Shares:
         else:
             yield from self.similarity.shares(self.w)
 
-    def _row_sums(self, block: Tensor, scaling: Tensor) -> Tensor:
+    def _sum_rows(self, block: Tensor, scaling: Tensor) -> Tensor:
         """Row sums of ``block * scaling``."""
         if self.is_batch_on_cpu:
             return self._scaled(block, scaling.unsqueeze(-2)).sum(-1)
         return _times(block, scaling)
 
-    def _column_sums(self, block: Tensor, scaling: Tensor) -> Tensor:
+    def _sum_columns(self, block: Tensor, scaling: Tensor) -> Tensor:
         """Column sums of ``scaling * block``."""
         if self.is_batch_on_cpu:
             return self._scaled(block, scaling.unsqueeze(-1)).sum(-2)
@@ -254,13 +254,13 @@ class Plan(_Shares):
         """Scale the columns, then the rows to their marginals."""
         self.log_beta, self.scaling = log_beta, log_beta.exp()
         if self.stored is not None:
-            self.row_sums = self._row_sums(self.stored, self.scaling)
-            received = self._column_sums(self.stored, self.a / self.row_sums)
+            self.row_sums = self._sum_rows(self.stored, self.scaling)
+            received = self._sum_columns(self.stored, self.a / self.row_sums)
         else:
             self.row_sums, received = torch.empty_like(self.a), torch.zeros_like(self.scaling)
             for rows, block in self.blocks():
-                self.row_sums[..., rows] = self._row_sums(block, self.scaling)
-                received += self._column_sums(block, self.a[..., rows] / self.row_sums[..., rows])
+                self.row_sums[..., rows] = self._sum_rows(block, self.scaling)
+                received += self._sum_columns(block, self.a[..., rows] / self.row_sums[..., rows])
         # Its logarithm stays finite where rounding has lost all of a column.
         self.marginal = received.mul_(self.scaling).clamp_(min=torch.finfo(received.dtype).tiny)
 
@@ -322,7 +322,7 @@ class SymmetricPlan(_Shares):
         if self.is_identity:
             self.row_sums = scaling
         else:
-            self.row_sums = _joined([self._row_sums(block, scaling) for _, block in self.blocks()], -1)
+            self.row_sums = _joined([self._sum_rows(block, scaling) for _, block in self.blocks()], -1)
         self.marginal = scaling * self.row_sums / self.own_share
 
     def log_columns(self) -> Tensor:

@@ -26,7 +26,7 @@ _SIZE_AT_ONCE = {"cpu": 500_000, "cuda": 2**27, "mps": 2**25}
 _RENEWED_SHARE = 8
 # Bytes that a pool takes if nothing else is said.
 _LARGEST_POOL = 2**30
-# Bytes of the blocks that are made in one go.
+# Bytes of the blocks that are made in one go, if a single group does not take more.
 _LARGEST_PART = 2**27
 
 Seeds = Sequence[np.random.SeedSequence]
@@ -103,9 +103,8 @@ class PathPool:
         if self.labels is None or older.labels is None:
             return PathPool(paths)
         labels = [
-            pool.labels.to(paths.device).repeat(len(pool) // len(pool.labels))
-            for pool in pools
-            if pool.labels is not None
+            labels.to(paths.device).repeat(len(pool) // len(labels))
+            for pool, labels in ((self, self.labels), (older, older.labels))
         ]
         return PathPool(paths, torch.cat(labels)[:n_paths])
 

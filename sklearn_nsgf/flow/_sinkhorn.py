@@ -81,7 +81,7 @@ class SinkhornVelocity(NamedTuple):
     marginal_error: Tensor
 
 
-@full_precision()
+@full_precision
 @torch.no_grad()
 def sinkhorn_potentials(
     x: Tensor,
@@ -141,7 +141,7 @@ def sinkhorn_potentials(
     return SinkhornPotentials(f.to(x), g.to(x), error <= tol, solution.n_iters, error.to(x))
 
 
-@full_precision()
+@full_precision
 @torch.no_grad()
 def symmetric_potential(
     x: Tensor, *, blur: float, a: Tensor | None = None, tol: float = 1e-3, max_iter: int = 1000
@@ -167,7 +167,7 @@ def symmetric_potential(
     return SinkhornPotentials(g, g, error <= tol, solution.n_iters, error.to(x))
 
 
-@full_precision()
+@full_precision
 @torch.no_grad()
 def sinkhorn_velocity(
     x: Tensor,
@@ -219,7 +219,6 @@ def sinkhorn_velocity(
     return SinkhornVelocity(particles.v.to(x), g.to(x), error <= tol, particles.n_iters, error.to(x))
 
 
-@full_precision()
 @torch.no_grad()
 def sinkhorn_divergence(
     x: Tensor,
@@ -369,11 +368,11 @@ class Particles:
 
     def _problem(self, name: str, x: Cloud, y: Cloud, blur: float) -> Problem:
         if self.are_few:
-            products = self._carried(name, x, y)
-            return Problem(x, y, blur, self.settings, self._memory.part(name), products)
+            memory = self._memory.part(name)
+            return Problem(x, y, blur, self.settings, memory, self._carried(name, x, y))
         # Each problem overwrites what the one before it has stored.
-        products_or_none = kept_inner_products(x, y, self._memory)
-        return Problem(x, y, blur, self.settings, self._memory, products_or_none)
+        memory = self._memory
+        return Problem(x, y, blur, self.settings, memory, kept_inner_products(x, y, memory))
 
     def _carried(self, name: str, x: Cloud, y: Cloud) -> Tensor:
         """Inner products that steps take along, each in memory of its own."""
