@@ -24,8 +24,8 @@ templates_path = ["_templates"]
 exclude_patterns = [
     "_build",
     "_templates",
-    "_solver_figures.rst",
-    "_peer_features.rst",
+    # Fragments that other pages include.
+    "_*.rst",
     "auto_examples/**.ipynb",
     "auto_examples/**.py",
 ]
@@ -43,13 +43,14 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"sklearn-nsgf {version}"
 html_show_sourcelink = False
 html_theme_options = {
+    "header_links_before_dropdown": 4,
     "show_toc_level": 2,
     "navbar_end": ["theme-switcher"],
     "secondary_sidebar_items": ["page-toc"],
     "footer_end": [],
 }
 # A page that stands alone in the navigation has an empty sidebar otherwise.
-_SINGLE_PAGES = ("quick_start", "pipelines", "method", "solver", "benchmarks", "peers", "faq", "glossary")
+_SINGLE_PAGES = ("quick_start", "benchmarks", "peers", "faq", "glossary", "changelog")
 html_sidebars = {page: [] for page in _SINGLE_PAGES}
 
 sphinx_gallery_conf = {
