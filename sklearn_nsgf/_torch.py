@@ -72,29 +72,87 @@ def isolated_rng(seed: int) -> Iterator[None]:
         generator.set_state(state)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread inside the block: products differ in bits between thread counts."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
+class _Setting(ContextDecorator):
+    """A setting of torch inside blocks, which may overlap in several threads.
+
+    The first block to begin notes what is set outside, and the last one to end restores it.
+    """
+
+    inside: Any
+    outside: Any
+
+    def __init__(self) -> None:
+        self.lock, self.n_inside = threading.Lock(), 0
+
+    def get(self) -> Any:
+        raise NotImplementedError
+
+    def set(self, value: Any) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.n_inside == 0:
+                self.outside = self.get()
+            self.n_inside += 1
+            self.set(self.inside)
+
+    def __exit__(self, *exception: object) -> None:
+        with self.lock:
+            self.n_inside -= 1
+            if self.n_inside == 0:
+                self.set(self.outside)
 
 
-class _FullPrecision(ContextDecorator):
+class _ThreadBlocks(threading.local):
+    """The blocks of one thread, and its number of threads outside."""
+
+    n_inside, n_outside = 0, 1
+
+
+class _OneThread(_Setting):
+    """Lets torch use one thread: products differ in bits between thread counts.
+
+    Torch keeps a number for every thread that has used it, and one that the others will start with.
+    """
+
+    inside = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = _ThreadBlocks()
+
+    def get(self) -> int:
+        return torch.get_num_threads()
+
+    def set(self, value: int) -> None:
+        torch.set_num_threads(value)
+
+    def __enter__(self) -> None:
+        if self.own.n_inside == 0:
+            self.own.n_outside = self.get()
+        self.own.n_inside += 1
+        super().__enter__()
+
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
+        self.own.n_inside -= 1
+        if self.own.n_inside == 0:
+            # A thread that starts during the block of another starts with 1.
+            self.set(self.own.n_outside if self.own.n_outside > 1 else self.outside)
+
+
+class _FullPrecision(_Setting):
     """Keeps products of float32 matrices from TensorFloat-32 and bfloat16.
 
-    Costs are differences of large numbers. The precision is the process's: the last thread to leave
-    restores what was asked for.
+    Costs are differences of large numbers. The precision is the same for all threads of the process.
     """
 
     backends: tuple[Any, ...] = (torch.backends.cuda, torch.backends.mkldnn)
 
-    def __init__(self) -> None:
-        self.lock, self.n_inside = threading.Lock(), 0
-        self.asked_for: list[str] = []
+    @property
+    def inside(self) -> list[str]:
+        return ["highest"] if len(self.outside) == 1 else ["ieee", "ieee"]
 
     def get(self) -> list[str]:
         if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
@@ -107,18 +165,5 @@ class _FullPrecision(ContextDecorator):
         for backend, each in zip(self.backends, precision, strict=True):
             backend.matmul.fp32_precision = each
 
-    def __enter__(self) -> None:
-        with self.lock:
-            if self.n_inside == 0:
-                self.asked_for = self.get()
-                self.set(["highest"] if len(self.asked_for) == 1 else ["ieee", "ieee"])
-            self.n_inside += 1
 
-    def __exit__(self, *exception: object) -> None:
-        with self.lock:
-            self.n_inside -= 1
-            if self.n_inside == 0:
-                self.set(self.asked_for)
-
-
-full_precision = _FullPrecision()
+one_thread, full_precision = _OneThread(), _FullPrecision()

@@ -188,7 +188,7 @@ def sinkhorn_divergence(X, Y, *, blur):
             f"blur={blur} and samples of the size {unit:.0e}: expected a blur between 1e-100 and 1e100 times "
             "the size of the samples."
         )
-    with one_thread():
+    with one_thread:
         divergence = float(_sinkhorn_divergence(torch.tensor(X), torch.tensor(Y), blur=blur / unit))
     return _finite(divergence, unit, unit)
 

@@ -334,7 +334,7 @@ class SinkhornFlows:
             for rng in map(np.random.default_rng, seeds)
         ]
         x, y = (torch.from_numpy(np.stack(clouds)).to(self.device) for clouds in zip(*draws, strict=True))
-        with one_thread():
+        with one_thread:
             flow = particle_flow(x, y, **self.flow_options)
         return flow.x.movedim(0, -2), flow.converged, flow.marginal_error
 
@@ -400,14 +400,14 @@ class Couplings:
             torch.from_numpy(sampler.draw(n_points, rng))
             for sampler, n_points in zip((self.source, self.target), self.n_points, strict=True)
         )
-        with one_thread():
+        with one_thread:
             rows, columns = couple(x, y, self.coupling, rng, **self.coupling_options)
         return torch.stack([x[rows], y[columns]], dim=1)
 
 
 def _in_parallel(action: Any, arguments: Sequence[Any], n_jobs: int | None) -> list[Any]:
     n_threads = torch.get_num_threads()
-    with one_thread():
+    with one_thread:
         parallel = Parallel(n_jobs=_n_jobs_or_threads(n_jobs, n_threads), prefer="threads")
         return list(parallel(delayed(action)(argument) for argument in arguments))
 

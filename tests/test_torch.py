@@ -1,0 +1,83 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from sklearn_nsgf._torch import one_thread
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(n_threads)
+
+
+def number_of_a_new_thread():
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(torch.get_num_threads).result()
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("first_ends_first", [True, False])
+def test_overlapping_blocks_leave_every_thread_its_number(first_ends_first, is_known):
+    """The other thread may have used torch before, or start inside the first one's block."""
+    inside, may_end = threading.Event(), threading.Event()
+
+    def other_block():
+        with one_thread:
+            inside.set()
+            assert may_end.wait(10)
+            number = torch.get_num_threads()
+        return number, torch.get_num_threads()
+
+    with ThreadPoolExecutor(1) as pool:
+        if is_known:
+            assert pool.submit(torch.get_num_threads).result() == 2
+        with one_thread:
+            other = pool.submit(other_block)
+            assert inside.wait(10)
+            if not first_ends_first:
+                may_end.set()
+                other.result()
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        may_end.set()
+        assert other.result() == (1, 2)
+    assert torch.get_num_threads() == 2
+    assert number_of_a_new_thread() == 2
+
+
+def test_a_block_within_a_block_of_the_same_thread():
+    with one_thread:
+        with one_thread:
+            pass
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
+    with pytest.raises(KeyError), one_thread:
+        raise KeyError
+    assert torch.get_num_threads() == 2
+
+
+def test_a_thread_that_was_left_with_one_takes_none_from_the_others():
+    """It has started inside a block, without one of its own, and is later the first inside."""
+    with ThreadPoolExecutor(1) as pool:
+        with one_thread:
+            pool.submit(torch.get_num_threads).result()
+        inside, may_end = threading.Event(), threading.Event()
+
+        def block():
+            with one_thread:
+                inside.set()
+                assert may_end.wait(10)
+
+        other = pool.submit(block)
+        assert inside.wait(10)
+        with one_thread:
+            pass
+        assert torch.get_num_threads() == 2
+        may_end.set()
+        other.result()
+    assert torch.get_num_threads() == 2
