@@ -57,6 +57,8 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"/plot_",
+    # The colour transfer first.
+    "within_subsection_order": "FileNameSortKey",
     "doc_module": ("sklearn_nsgf",),
     "reference_url": {"sklearn_nsgf": None},
     "show_memory": False,

@@ -1,15 +1,15 @@
 """
-====================================
-Colours of one photograph to another
-====================================
+=====================================================
+Transfer the colours of one photograph to another one
+=====================================================
 
-Two photographs, no pairing between their pixels. A flow is fitted on 2 000 pixels of each and moves
-every pixel of the one to the colours of the other, and back. Beside it stand the same transport by a
-Gaussian (linear) optimal map and by POT's ``SinkhornTransport``, which extends a plan between 500
-pixels to new ones.
+The pixels of two photographs are not paired. A flow is fitted on 2 000 pixels of each photograph. It moves
+every pixel of one photograph to the colours of the other, and back. Two other methods do the same: a
+Gaussian (linear) optimal map, and POT's ``SinkhornTransport``, which extends a plan between 500 pixels to
+new ones.
 
-The energy distance to pixels of the target photograph that no method was fitted on says how well
-the colours match; zero is a perfect match.
+The energy distance measures how well the colours match. It compares with pixels of the target photograph
+that no method was fitted on. Zero is a perfect match.
 """
 
 # %%
@@ -30,7 +30,7 @@ rng = np.random.default_rng(0)
 
 
 def draw_pixels(photograph):
-    """2 000 pixels to fit on and 4 000 others to judge by."""
+    """2 000 pixels to fit on and 4 000 others to score on."""
     pixels = rng.permutation(photograph.reshape(-1, 3))[:6000]
     return pixels[:2000], pixels[2000:]
 
@@ -42,7 +42,7 @@ for name, photograph in photographs.items():
 
 
 # %%
-# Three transports with one interface: fit once, ``transform`` china, ``inverse_transform`` flower.
+# All three transports have the same interface: fit once, ``transform`` china, ``inverse_transform`` flower.
 def both_ways(transport):
     """POT's ``inverse_transform`` takes the target as a keyword."""
     return transport.transform, lambda pixels: transport.inverse_transform(Xt=pixels)
@@ -53,7 +53,7 @@ def fit_linear(source, target):
 
 
 def fit_sinkhorn(source, target):
-    """The best of a grid of reg, judged on the 1 500 pixels a side that it is not fitted on."""
+    """The best of a grid of reg, scored on the 1 500 pixels of each side that it is not fitted on."""
     candidates = []
     for reg in (0.003, 0.01, 0.03, 0.1):
         transport = ot.da.SinkhornTransport(reg_e=reg, norm="max")
@@ -84,7 +84,7 @@ def distance_to(name, pixels):
 
 
 # %%
-# The table: energy distance to held-out pixels, on a scale where black is 0 and white is 1.
+# The table has the energy distance to held-out pixels, on a scale where black is 0 and white is 1.
 print(f"{'':22}{'china → flower':>17}{'flower → china':>17}{'fit s':>8}{'transform s':>13}")
 print(f"{'before':22}{distance_to('flower', china):17.4f}{distance_to('china', flower):17.4f}")
 for name, fit in methods.items():
@@ -98,7 +98,7 @@ for name, fit in methods.items():
     print(f"{name:22}{distances}{fitted - start:8.1f}{done - fitted:13.1f}")
 
 # %%
-# The photographs and what the flow makes of them.
+# The first row has the photographs, and the second row shows them after the transport by the flow.
 figure, axes = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")
 pictures = {
     "china": china,

@@ -1,9 +1,9 @@
 """
-Digits on demand
-================
+Draw digits by their label
+==========================
 
-With ``labels="condition"`` one network learns a flow for each class, and ``sample`` is told which digits to
-draw. How good they are, a classifier says that has seen real digits only.
+With ``label_mode="condition"`` one network learns a flow for each class, and ``sample`` takes the labels of
+the digits to draw. A classifier that has seen only real digits then judges the drawn ones.
 """
 
 import matplotlib.pyplot as plt
@@ -19,16 +19,17 @@ X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.25, stratify=y, random_state=0)
 
 # %%
-# Pixels share a unit, so that their spreads count as they are: ``standardize=False``. Every class has a
-# Sinkhorn flow of its own, side by side in one pool.
+# Pixels share a unit, and their spreads should count as they are: ``standardize=False``. Every class has a
+# Sinkhorn flow of its own. The flows are simulated side by side in one pool.
 
 flow = NSGFPlusPlus(
-    labels="condition", standardize=False, n_flows=16, n_couplings=64, max_iter=1500, random_state=0
+    label_mode="condition", standardize=False, n_flows=16, n_couplings=64, max_iter=1500, random_state=0
 ).fit(X_train, y_train)
 
 # %%
-# 40 of each digit. What the classifier takes them for, and how far they are from held-out digits of
-# their class; beside it the distance between training and held-out digits.
+# 40 digits are drawn of each class. The first line has the classifier's accuracy on them. The table has
+# their distance to held-out digits of the same class, next to the distance between training and held-out
+# digits.
 
 digits = np.repeat(np.arange(10), 40)
 drawn = flow.sample(len(digits), labels=digits, random_state=0)

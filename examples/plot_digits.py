@@ -1,10 +1,10 @@
 """
-New digits from old ones
-========================
+Generate digits with NSGF++
+===========================
 
-NSGF++ on images: the network of the first phase leads from noise to something like a digit in two steps,
-and that of the second phase mends it in three. Flow matching with the same U-Net and as many iterations
-needs more evaluations for as much.
+NSGF++ works on images. The network of the first phase leads from noise to something like a digit in two
+steps. The network of the second phase corrects it in three. Flow matching with the same U-Net and as many
+iterations needs more evaluations for the same quality.
 """
 
 import matplotlib.pyplot as plt
@@ -25,8 +25,8 @@ def small_unet(event_shape):
 
 
 # %%
-# Without a second sample the source is noise. The images come as they are: the layout is found, and what
-# is generated has it too.
+# Without a second sample the source is noise. Pass the images as they are: the estimator finds their
+# layout, and generates images in the same layout.
 
 N_ITER = 200
 flow = NSGFPlusPlus(
@@ -50,8 +50,8 @@ straight = FlowMatchingTransport(
 ).fit(train)
 
 # %%
-# How far are 397 samples from the held-out digits? A figure near zero is as near as the
-# training digits themselves.
+# How far are the samples from the 397 held-out digits? Near zero, they are as close as the training digits
+# themselves.
 
 
 def distance(samples):
@@ -67,7 +67,8 @@ for n_steps in (5, 10, 20):
     print(f"flow matching, {straight.n_function_evaluations_} evaluations: {distance(samples):.3f}")
 
 # %%
-# On the left samples, on the right the way of eight of them: noise, two Sinkhorn steps, three straight ones.
+# Samples are on the left. On the right is the path of eight of them: noise, two Sinkhorn steps, three
+# straight steps.
 
 
 def tile(pictures, n_rows):

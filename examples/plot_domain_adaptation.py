@@ -1,10 +1,10 @@
 """
-A classifier that moves to another instrument
-=============================================
+Adapt a classifier to another instrument
+========================================
 
-Two classes were measured with labels on one instrument. On a second one they look different: everything is
-turned, stretched and shifted, and one class is somewhat rarer. Nobody has labelled its measurements.
-The labelled ones are moved to the second instrument, and a classifier learns from where they land.
+Two classes were measured with labels on one instrument. On a second instrument the measurements look
+different: they are turned, stretched and shifted, one class is somewhat rarer, and there are no labels. A
+flow moves the labelled measurements to the second instrument, and a classifier learns from the moved ones.
 """
 
 import matplotlib.pyplot as plt
@@ -40,16 +40,16 @@ X_new, y_new = measure(2000, 0.4, rng)
 X_second, X_new = second_instrument(X_second), second_instrument(X_new)
 
 # %%
-# Both samples go into one array: labels for the first instrument, -1 for the second. The pipeline
-# standardises both, moves the first, and hands only its rows to the classifier.
+# Both samples go into one array. The rows of the first instrument have labels, those of the second have -1.
+# The pipeline standardises both samples, moves the first one, and passes only its rows to the classifier.
 
 sklearn.set_config(enable_metadata_routing=True)
 X, y, sample_domain = stack_domains(X_first, X_second, y_first)
 is_second = np.full(len(X_new), -2)
 
 
-def accuracy(labels):
-    flow = SinkhornFlowTransport(labels=labels, blur=0.1, n_flows=16, max_iter=500, random_state=0)
+def accuracy(label_mode):
+    flow = SinkhornFlowTransport(label_mode=label_mode, blur=0.1, n_flows=16, max_iter=500, random_state=0)
     pipeline = make_pipeline(StandardScaler(), flow, SourceOnly(KNeighborsClassifier(5)))
     pipeline.fit(X, y, sample_domain=sample_domain)
     return pipeline.score(X_new, y_new, sample_domain=is_second), pipeline
@@ -60,9 +60,9 @@ def accuracy_of(X_moved):
 
 
 # %%
-# A linear map and POT's SinkhornTransport beside it. The plain flow has to send some of the class that is
-# rarer on the second instrument to the other class, as any transport of the whole mass; with
-# ``labels="couple"`` each class goes to the rows that an entropic plan gives to it.
+# A linear map and POT's SinkhornTransport serve as comparison. Like any transport of the whole mass, the
+# plain flow has to send some of the class that is rarer on the second instrument to the other class. With
+# ``label_mode="couple"`` each class goes to the rows that an entropic plan gives to it.
 
 linear = ot.da.LinearTransport().fit(Xs=X_first, Xt=X_second).transform(Xs=X_first)
 entropic = ot.da.SinkhornTransport(reg_e=0.05, norm="median", max_iter=200)
@@ -70,7 +70,7 @@ entropic = entropic.fit(Xs=X_first, Xt=X_second).transform(Xs=X_first)
 scores = {"no transport": accuracy_of(X_first), "linear": accuracy_of(linear)}
 scores["SinkhornTransport"] = accuracy_of(entropic)
 scores["flow"], _ = accuracy("ignore")
-scores['flow, labels="couple"'], pipeline = accuracy("couple")
+scores['flow, label_mode="couple"'], pipeline = accuracy("couple")
 scores["labels of the second instrument"] = (
     KNeighborsClassifier(5).fit(X_second, y_second).score(X_new, y_new)
 )
@@ -86,7 +86,7 @@ figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharex=True, sharey=True, l
 panels = {
     "first instrument, labelled": (X_first, y_first),
     "second instrument, true classes": (X_second, y_second),
-    'first one, moved (labels="couple")': (moved, y_first),
+    'first one, moved with "couple"': (moved, y_first),
 }
 for ax, (title, (points, labels)) in zip(axes, panels.items(), strict=True):
     ax.scatter(*points.T, s=6, c=COLOURS[labels], alpha=0.6, linewidths=0)

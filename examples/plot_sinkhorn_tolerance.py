@@ -1,10 +1,10 @@
 """
-Tolerance of the marginals and error of the velocity
-====================================================
+How exact are the velocities of a Sinkhorn flow?
+================================================
 
-``sinkhorn_tol`` bounds how far the marginals of a transport plan are off. What a flow needs is the
-velocity. Here both are measured on one minibatch, for three blurs: the smaller the blur, the more
-rounds, and the more the velocity is off at the same tolerance.
+``sinkhorn_tol`` bounds the error of a plan's marginals, but a flow depends on the velocity. This example
+measures both errors on one minibatch, for three blurs. At the same tolerance, a smaller blur takes more
+rounds and leaves a larger error of the velocity.
 """
 
 import matplotlib.pyplot as plt
@@ -20,7 +20,7 @@ x = torch.tensor(rng.normal(size=(400, 2)))
 y = torch.tensor(centres + 0.1 * rng.normal(size=(400, 2)))
 
 # %%
-# The reference is the answer at a tolerance of 1e-7, in double precision.
+# The reference is the velocity at a tolerance of 1e-7, in double precision.
 
 tolerances = 10.0 ** -np.arange(1, 5.5, 0.5)
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
@@ -37,8 +37,8 @@ left.legend()
 plt.show()
 
 # %%
-# The velocities of a large cloud take no more memory than the points: plans of more than 16 million
-# entries are recomputed block by block.
+# For a large cloud, memory grows with the number of points only. Plans of more than 16 million entries are
+# recomputed block by block.
 
 x = torch.tensor(rng.normal(size=(6000, 2)), dtype=torch.float32)
 result = sinkhorn_velocity(x, x + 2.0, blur=0.3, tol=1e-2)

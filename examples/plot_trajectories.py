@@ -1,9 +1,9 @@
 """
-Looking at a flow
-=================
+Plot a fitted flow
+==================
 
-The displays of ``sklearn_nsgf.inspection`` show what a fitted estimator does: the ways of the points,
-where they end, and how the training went.
+The displays of ``sklearn_nsgf.inspection`` show what a fitted estimator does: the paths of the points,
+where the points end, and how the training went.
 """
 
 import matplotlib.pyplot as plt
@@ -27,7 +27,7 @@ y = 3 * (y - [0.5, 0.25])
 X_new = make_eight_gaussians(200, rng)
 
 # %%
-# NSGF++ has two networks; the sizes are below their defaults to save time.
+# NSGF++ has two networks. The sizes are below their defaults to save time.
 
 flow = NSGFPlusPlus(
     n_flows=24,
@@ -40,10 +40,10 @@ flow = NSGFPlusPlus(
 ).fit(X, y)
 
 # %%
-# On the left the ways of new points: two Sinkhorn steps bring them near the moons, short straight steps
-# onto them. In the middle the same points before and after, with arrows for half of them. On the
-# right the losses, dashed on held-out points; each phase learns velocities of its own, so that the two
-# are not to be compared.
+# The left panel shows the paths of new points. Two Sinkhorn steps bring them near the moons, and short
+# straight steps bring them onto the moons. The middle panel shows the same points before and after, with
+# arrows for half of them. The right panel shows the losses, dashed on held-out points. Each phase learns
+# velocities of its own: do not compare the losses of the two.
 
 fig, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4.4), layout="constrained")
 TrajectoryDisplay.from_estimator(flow, X_new, ax=left)

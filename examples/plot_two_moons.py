@@ -1,9 +1,9 @@
 """
-The flow on particles and the learnt flow
-=========================================
+Particles and the learnt flow
+=============================
 
-From eight Gaussians to two moons. First the Sinkhorn flow itself: 300 particles move to 300 points
-of the target, and only those particles. Then the network that was fitted to many such flows: it
+This example goes from eight Gaussians to two moons. First it runs the Sinkhorn flow itself: 300 particles
+move to 300 points of the target, and only these particles. Then a network is fitted to many such flows. It
 moves points that no flow has seen.
 """
 
@@ -33,8 +33,8 @@ X, y = make_eight_gaussians(2000, rng), make_target(2000, seed=0)
 X_new, y_new = make_eight_gaussians(300, rng), make_target(2000, seed=1)
 
 # %%
-# The functions in ``sklearn_nsgf.flow`` take tensors, and blur in the units of the data. With
-# harmonic steps, each of the five covers about a fifth of a particle's way.
+# The functions in ``sklearn_nsgf.flow`` take tensors, and a blur in the units of the data. With harmonic
+# steps, each of the five steps covers about a fifth of a particle's way.
 
 trajectory = particle_flow(
     torch.tensor(X[:300]), torch.tensor(y[:300]), blur=0.1, n_steps=5, step_size="harmonic"
@@ -53,7 +53,7 @@ print(f"  new points transported {energy_distance(path[-1], y_new):7.4f}")
 print(f"  target of the fit      {energy_distance(y, y_new):7.4f}")
 
 # %%
-# Grey points are the target; paths lead from blue to orange.
+# Grey points are the target. Paths lead from blue to orange.
 
 fig, axes = plt.subplots(1, 2, figsize=(9, 4.5), sharex=True, sharey=True, layout="constrained")
 panels = {"Particles of one flow": trajectory.x.numpy(), "Learnt flow, new points": path}
