@@ -8,8 +8,10 @@ stratified rows and Sobol points in place of independent ones.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,9 +43,11 @@ class Sampler(Protocol):
     ----------
     n_rows : int or float
         The most rows that one draw can give.
+    n_features : int
     """
 
     n_rows: float
+    n_features: int
 
     def draw(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
         """Return float32 rows of shape (n_samples, n_features)."""
@@ -73,6 +77,7 @@ class ArraySampler:
     def __init__(self, rows: Rows, weights: np.ndarray | None = None) -> None:
         self.rows, self.weights = rows, weights
         self.n_rows = len(rows) if weights is None else min(len(rows), max(1, round(weights.sum())))
+        self.n_features = rows[:1].shape[1]
         self.order = _tree_order(rows)
 
     def draw(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
@@ -114,13 +119,12 @@ class GaussianSampler:
 
     def __init__(self, std: np.ndarray) -> None:
         self.std = np.asarray(std, dtype=np.float32)
-        self.n_rows = math.inf
+        self.n_rows, self.n_features = math.inf, len(self.std)
 
     def draw(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
-        n_features = len(self.std)
-        if n_features > _MOST_SOBOL_FEATURES:
-            return self.std * rng.standard_normal((n_samples, n_features), dtype=np.float32)
-        engine = SobolEngine(n_features, scramble=True, seed=int(rng.integers(2**31)))
+        if self.n_features > _MOST_SOBOL_FEATURES:
+            return self.std * rng.standard_normal((n_samples, self.n_features), dtype=np.float32)
+        engine = SobolEngine(self.n_features, scramble=True, seed=int(rng.integers(2**31)))
         half_spacing = 2.0 ** -(SobolEngine.MAXBIT + 1)
         uniform = engine.draw(n_samples, dtype=torch.float64) + half_spacing
         return self.std * torch.special.ndtri(uniform).float().numpy()
@@ -138,10 +142,74 @@ class PushforwardSampler:
 
     def __init__(self, sampler: Sampler, transport: Callable[[np.ndarray], np.ndarray]) -> None:
         self.sampler, self.transport = sampler, transport
-        self.n_rows = sampler.n_rows
+        self.n_rows, self.n_features = sampler.n_rows, sampler.n_features
 
     def draw(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
         return self.transport(self.sampler.draw(n_samples, rng))
+
+
+class MixtureSampler:
+    """Rows of several samplers, in proportion to their weights.
+
+    A draw takes from each sampler its share of the rows, in the order of the samplers. A share that is not a
+    whole number is rounded up or down at random: its mean is the share itself, and the sum is exact [1]_.
+
+    Parameters
+    ----------
+    samplers : sequence of Sampler
+    weights : sequence of float
+        A positive number for each sampler. They need not sum to one; whole numbers make exact shares.
+
+    Attributes
+    ----------
+    n_rows : int or float
+        The largest draw that never asks a sampler for more rows than it can give; at least 1.
+
+    References
+    ----------
+    .. [1] Madow, Madow. On the Theory of Systematic Sampling, I. Annals of Mathematical Statistics
+       15(1), 1944.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_nsgf.flow import ArraySampler, MixtureSampler
+    >>> samplers = [ArraySampler(np.zeros((30, 1))), ArraySampler(np.ones((50, 1)))]
+    >>> mixture = MixtureSampler(samplers, [1, 3])
+    >>> mixture.draw(8, np.random.default_rng(0)).ravel()
+    array([0., 0., 1., 1., 1., 1., 1., 1.], dtype=float32)
+    >>> mixture.n_rows  # 50 of them from the second sampler
+    66
+    """
+
+    def __init__(self, samplers: Sequence[Sampler], weights: Sequence[float]) -> None:
+        if not samplers or len(samplers) != len(weights):
+            raise ValueError(
+                f"{len(samplers)} samplers and {len(weights)} weights: expected a weight for each."
+            )
+        if not all(0 < weight < math.inf for weight in weights):
+            raise ValueError(f"weights={list(weights)}: expected positive numbers.")
+        if len({sampler.n_features for sampler in samplers}) > 1:
+            numbers = [sampler.n_features for sampler in samplers]
+            raise ValueError(f"The samplers have {numbers} features; expected the same number.")
+        self.samplers, self.n_features = list(samplers), samplers[0].n_features
+        # Fractions, since a rounded share could ask a sampler for one row too many.
+        parts = [Fraction(float(weight)) for weight in weights]
+        self.shares = [part / sum(parts) for part in parts]
+        self.n_rows = min(
+            math.inf if math.isinf(sampler.n_rows) else int(sampler.n_rows) // share
+            for sampler, share in zip(self.samplers, self.shares, strict=True)
+        )
+
+    def draw(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+        if n_samples > self.n_rows:
+            raise ValueError(f"{n_samples} rows were asked for, of {self.n_rows}.")
+        # The shares one after the other on a line, and how many of n_samples equal steps end in each.
+        start, ends = Fraction(rng.random()), itertools.accumulate(self.shares, initial=Fraction(0))
+        n_before = [math.floor(start + int(n_samples) * end) for end in ends]
+        counts = [after - before for before, after in itertools.pairwise(n_before)]
+        drawn = [sampler.draw(n, rng) for sampler, n in zip(self.samplers, counts, strict=True) if n]
+        return np.concatenate(drawn)
 
 
 def _shuffled_nearby(n_rows: int, spacing: float, rng: np.random.Generator) -> np.ndarray:
