@@ -3,46 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 VelocityField = Callable[[Tensor, Tensor], Tensor]
-Increment = Callable[[VelocityField, Tensor, Tensor, Tensor], Tensor]
 
 
-def _euler(velocity: VelocityField, t: Tensor, x: Tensor, h: Tensor) -> Tensor:
-    return velocity(t, x)
+class Tableau(NamedTuple):
+    """Butcher tableau of an explicit solver whose stages each start from the one before alone.
+
+    ``k_i = v(t + c_i h, x + c_i h k_{i-1})`` and ``x(t + h) = x + h sum_i b_i k_i / sum_i b_i``.
+
+    Attributes
+    ----------
+    nodes : tuple of float
+        The numbers c, zero first. Each is also the only entry of its row of the matrix.
+    weights : tuple of int
+        The numbers b, in proportion.
+    """
+
+    nodes: tuple[float, ...]
+    weights: tuple[int, ...]
 
 
-def _midpoint(velocity: VelocityField, t: Tensor, x: Tensor, h: Tensor) -> Tensor:
-    middle = x + _rows(h / 2, x) * velocity(t, x)
-    return velocity(t + h / 2, middle)
-
-
-def _heun(velocity: VelocityField, t: Tensor, x: Tensor, h: Tensor) -> Tensor:
-    first = velocity(t, x)
-    second = velocity(t + h, x + _rows(h, x) * first)
-    return (first + second) / 2
-
-
-def _rk4(velocity: VelocityField, t: Tensor, x: Tensor, h: Tensor) -> Tensor:
-    half = _rows(h / 2, x)
-    first = velocity(t, x)
-    second = velocity(t + h / 2, x + half * first)
-    third = velocity(t + h / 2, x + half * second)
-    fourth = velocity(t + h, x + 2 * half * third)
-    return (first + 2 * second + 2 * third + fourth) / 6
-
-
-SOLVERS: dict[str, Increment] = {
-    "euler": _euler,
-    "midpoint": _midpoint,
-    "heun": _heun,
-    "rk4": _rk4,
+SOLVERS = {
+    "euler": Tableau((0,), (1,)),
+    "midpoint": Tableau((0, 1 / 2), (0, 1)),
+    "heun": Tableau((0, 1), (1, 1)),
+    "rk4": Tableau((0, 1 / 2, 1 / 2, 1), (1, 2, 2, 1)),
 }
-# Evaluations of the velocity in one step.
-N_EVALUATIONS = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}
+
+
+def n_evaluations(solver: str) -> int:
+    """Evaluations of the velocity in one step of `odeint`.
+
+    Examples
+    --------
+    >>> from sklearn_nsgf.flow import n_evaluations
+    >>> n_evaluations("rk4")
+    4
+    """
+    return len(_tableau(solver).nodes)
+
+
+def _tableau(solver: str) -> Tableau:
+    if solver not in SOLVERS:
+        raise ValueError(f"solver={solver!r} is unknown; use one of {sorted(SOLVERS)}.")
+    return SOLVERS[solver]
+
+
+def _increment(velocity: VelocityField, t: Tensor, x: Tensor, h: Tensor, tableau: Tableau) -> Tensor:
+    """The mean of the velocities at the stages of one step."""
+    stages = [velocity(t, x)]
+    for node in tableau.nodes[1:]:
+        stages.append(velocity(t + node * h, x + _rows(node * h, x) * stages[-1]))
+    terms = [weight * stage for weight, stage in zip(tableau.weights, stages, strict=True) if weight]
+    return sum(terms[1:], terms[0]) / sum(tableau.weights)
 
 
 def _rows(h: Tensor, x: Tensor) -> Tensor:
@@ -92,17 +110,15 @@ def odeint(
     >>> odeint(lambda t, x: x, torch.ones(1), n_steps=10, solver="rk4")  # e = 2.71828...
     tensor([2.7183])
     """
-    if n_steps < 1 or solver not in SOLVERS:
-        raise ValueError(
-            f"n_steps={n_steps}, solver={solver!r}: expected at least one step and one of {sorted(SOLVERS)}."
-        )
-    increment = SOLVERS[solver]
+    tableau = _tableau(solver)
+    if n_steps < 1:
+        raise ValueError(f"n_steps={n_steps}: expected at least one step.")
     start = torch.as_tensor(t_start, dtype=x.dtype, device=x.device).expand(x.shape[0])
     end = torch.as_tensor(t_end, dtype=x.dtype, device=x.device).expand(x.shape[0])
     h = (end - start) / n_steps
     path = [x]
     for k in range(n_steps):
-        x = x + _rows(h, x) * increment(velocity, start + k * h, x, h)
+        x = x + _rows(h, x) * _increment(velocity, start + k * h, x, h, tableau)
         if return_path:
             path.append(x)
     return torch.stack(path) if return_path else x

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_nsgf.flow import odeint
+from sklearn_nsgf.flow import n_evaluations, odeint
 
 
 def rotating(t, x):
@@ -24,10 +24,8 @@ def test_the_order_of_convergence(solver, order):
     np.testing.assert_allclose(slopes, order, atol=0.2)
 
 
-@pytest.mark.parametrize(
-    ("solver", "n_evaluations"), [("euler", 1), ("midpoint", 2), ("heun", 2), ("rk4", 4)]
-)
-def test_the_number_of_evaluations(solver, n_evaluations):
+@pytest.mark.parametrize(("solver", "expected"), [("euler", 1), ("midpoint", 2), ("heun", 2), ("rk4", 4)])
+def test_the_number_of_evaluations(solver, expected):
     times = []
 
     def velocity(t, x):
@@ -35,7 +33,8 @@ def test_the_number_of_evaluations(solver, n_evaluations):
         return x
 
     odeint(velocity, torch.ones(1, 1), n_steps=3, solver=solver)
-    assert len(times) == 3 * n_evaluations
+    assert len(times) == 3 * expected
+    assert n_evaluations(solver) == expected
 
 
 @pytest.mark.parametrize("solver", ["euler", "midpoint", "heun", "rk4"])
@@ -63,7 +62,25 @@ def test_the_path_holds_every_step():
     torch.testing.assert_close(path[-1], odeint(lambda t, x: torch.ones_like(x), x, n_steps=4))
 
 
-@pytest.mark.parametrize("options", [{"n_steps": 0}, {"n_steps": 2, "solver": "leapfrog"}])
-def test_options_out_of_range(options):
-    with pytest.raises(ValueError, match="expected at least one step and one of"):
-        odeint(rotating, torch.ones(1, 1), **options)
+def test_a_step_of_rk4_is_the_taylor_polynomial_of_order_four():
+    """For dx/dt = x and h = 1: 1 + 1 + 1/2 + 1/6 + 1/24."""
+    x = torch.ones(1, dtype=torch.float64)
+    assert odeint(lambda t, x: x, x, n_steps=1, solver="rk4").item() == pytest.approx(65 / 24, rel=1e-15)
+
+
+@pytest.mark.parametrize(("solver", "expected"), [("euler", 0), ("midpoint", 2), ("heun", 2), ("rk4", 2)])
+def test_times_of_the_stages(solver, expected):
+    """For dx/dt = 4 t from 0 to 1 with one step: 2, but for Euler's, which sees the start alone."""
+    answer = odeint(lambda t, x: 4 * t[:, None], torch.zeros(3, 1), n_steps=1, solver=solver)
+    assert answer.tolist() == [[expected]] * 3
+
+
+def test_options_out_of_range():
+    with pytest.raises(ValueError, match="n_steps=0: expected at least one step"):
+        odeint(rotating, torch.ones(1, 1), n_steps=0)
+    for action in (
+        n_evaluations,
+        lambda solver: odeint(rotating, torch.ones(1, 1), n_steps=2, solver=solver),
+    ):
+        with pytest.raises(ValueError, match="solver='leapfrog' is unknown; use one of"):
+            action("leapfrog")
