@@ -3,12 +3,19 @@
 Everything here works on torch tensors in the data's own units and knows no estimator.
 """
 
+from sklearn_nsgf.flow._blocks import BlockMaker, Couplings, SinkhornFlows, StackedBlocks
 from sklearn_nsgf.flow._coupling import class_probabilities, couple
-from sklearn_nsgf.flow._ode import odeint
+from sklearn_nsgf.flow._ode import n_evaluations, odeint
 from sklearn_nsgf.flow._particles import Trajectory, blur_schedule, particle_flow, step_sizes
 from sklearn_nsgf.flow._path import PathSample, straight_path
-from sklearn_nsgf.flow._pool import Couplings, PathPool, SinkhornFlows, StackedBlocks, TrajectoryPool
-from sklearn_nsgf.flow._samplers import ArraySampler, GaussianSampler, PushforwardSampler
+from sklearn_nsgf.flow._pool import TrajectoryPool
+from sklearn_nsgf.flow._samplers import (
+    ArraySampler,
+    GaussianSampler,
+    MixtureSampler,
+    PushforwardSampler,
+    Sampler,
+)
 from sklearn_nsgf.flow._sinkhorn import (
     SinkhornPotentials,
     SinkhornVelocity,
@@ -20,11 +27,13 @@ from sklearn_nsgf.flow._sinkhorn import (
 
 __all__ = [
     "ArraySampler",
+    "BlockMaker",
     "Couplings",
     "GaussianSampler",
-    "PathPool",
+    "MixtureSampler",
     "PathSample",
     "PushforwardSampler",
+    "Sampler",
     "SinkhornFlows",
     "SinkhornPotentials",
     "SinkhornVelocity",
@@ -34,6 +43,7 @@ __all__ = [
     "blur_schedule",
     "class_probabilities",
     "couple",
+    "n_evaluations",
     "odeint",
     "particle_flow",
     "sinkhorn_divergence",

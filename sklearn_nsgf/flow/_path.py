@@ -17,14 +17,14 @@ class PathSample(NamedTuple):
     x_t : Tensor of shape (n, ...)
     v_t : Tensor of shape (n, ...)
         dx/dt at `t`.
-    y : Tensor of shape (n,) or None
+    labels : Tensor of shape (n,) or None
         Index of each point's class, where the velocity depends on it.
     """
 
     t: Tensor
     x_t: Tensor
     v_t: Tensor
-    y: Tensor | None = None
+    labels: Tensor | None = None
 
 
 def straight_path(
@@ -49,7 +49,7 @@ def straight_path(
     >>> from sklearn_nsgf.flow import straight_path
     >>> zero, half, one = torch.tensor([0.0]), torch.tensor([0.5]), torch.tensor([1.0])
     >>> straight_path(torch.tensor([[0.0]]), torch.tensor([[3.0]]), half, one, zero)
-    PathSample(t=tensor([0.5000]), x_t=tensor([[0.]]), v_t=tensor([[6.]]), y=None)
+    PathSample(t=tensor([0.5000]), x_t=tensor([[0.]]), v_t=tensor([[6.]]), labels=None)
     """
     per_row = (-1, *[1] * (x_start.ndim - 1))
     step = x_end - x_start

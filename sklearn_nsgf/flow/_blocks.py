@@ -1,0 +1,253 @@
+"""Paths in blocks: what a pool is made of, simulated or straight, on several CPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import joblib
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from torch import Tensor
+
+from sklearn_nsgf._torch import one_thread
+from sklearn_nsgf.flow._coupling import couple
+from sklearn_nsgf.flow._particles import particle_flow
+from sklearn_nsgf.flow._samplers import Sampler
+
+# As many flows are simulated side by side as take so many numbers in all. On a CPU large ones are faster
+# one by one, in its cache and without waiting for a harder one; small ones cost mostly calls.
+_SIZE_AT_ONCE = {"cpu": 500_000, "cuda": 2**27, "mps": 2**25}
+
+Seeds = Sequence[np.random.SeedSequence]
+
+
+class BlockMaker(Protocol):
+    """Makes paths in blocks of equal shape, each from a seed of its own.
+
+    Attributes
+    ----------
+    n_paths : int
+        Number of paths in a block.
+    block_shape : (int, int, int)
+        The numbers of paths, nodes and features, known before any block is made.
+    n_at_once : int
+        Number of blocks that are best made together: a power of two. They differ by rounding from the same
+        blocks made alone.
+    """
+
+    @property
+    def n_paths(self) -> int: ...
+
+    @property
+    def block_shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def n_at_once(self) -> int: ...
+
+    def __call__(self, seeds: Seeds) -> Tensor:
+        """Return the blocks of these seeds, of shape (n_blocks, n_paths, n_nodes, n_features)."""
+        ...
+
+
+class StackedBlocks:
+    """Blocks that consist of smaller ones: of the flow of each class.
+
+    Parameters
+    ----------
+    makers : list of BlockMaker
+        One for each part of a block.
+    """
+
+    def __init__(self, makers: Sequence[BlockMaker]) -> None:
+        self.makers = makers
+        self.n_paths = sum(maker.n_paths for maker in makers)
+        self.block_shape = (self.n_paths, *makers[0].block_shape[1:])
+        self.n_at_once = max(maker.n_at_once for maker in makers)
+
+    def __call__(self, seeds: Seeds) -> Tensor:
+        if len(self.makers) == 1:
+            return self.makers[0](seeds)
+        own_seeds = zip(*(_children(seed, len(self.makers)) for seed in seeds), strict=True)
+        return torch.cat([maker(own) for maker, own in zip(self.makers, own_seeds, strict=True)], dim=1)
+
+
+def _children(seed: np.random.SeedSequence, n_children: int) -> list[np.random.SeedSequence]:
+    """Those that `spawn` returns the first time, whenever it is asked for."""
+    keys = [(*seed.spawn_key, k) for k in range(n_children)]
+    return [np.random.SeedSequence(seed.entropy, spawn_key=key) for key in keys]
+
+
+class SinkhornFlows:
+    """Makes paths of minibatch Sinkhorn flows, a flow a block.
+
+    Every flow runs on one thread, the small ones in groups: they are the same, bit by bit, for any `n_jobs`
+    and backend.
+
+    Parameters
+    ----------
+    source, target : Sampler
+        Where the minibatches come from.
+    n_particles : int
+        Number of source points in each flow.
+    n_targets : int, default=None
+        Number of target points, by default `n_particles`.
+    device : torch device, default="cpu"
+        Where the flows are simulated, and where the pool lies. Many of them go side by side in one tensor,
+        on a CPU only the small ones.
+    n_jobs : int, default=None
+        Flows at a time on the CPU. None takes what `joblib.parallel_config` says if that is more than
+        one, and else as many as torch has threads. Threads are the default backend.
+    n_steps : int
+        Number of steps of each flow.
+    **flow_options
+        Passed on to `particle_flow`, with `n_steps`.
+
+    Attributes
+    ----------
+    n_at_once : int
+        Number of flows side by side, a power of two.
+    n_problems, n_converged : int
+        Number of Sinkhorn problems so far, and of those that met the tolerance.
+    marginal_error : float
+        Largest marginal error of all of them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_nsgf.flow import ArraySampler, GaussianSampler, SinkhornFlows, TrajectoryPool
+    >>> target = ArraySampler(np.random.default_rng(0).uniform(size=(50, 2)))
+    >>> flows = SinkhornFlows(GaussianSampler([1.0, 1.0]), target, n_particles=32, blur=0.1, n_steps=4)
+    >>> pool = TrajectoryPool(flows, n_blocks=3, seed=0)
+    >>> pool.paths.shape, flows.n_converged / flows.n_problems
+    (torch.Size([96, 5, 2]), 1.0)
+    """
+
+    def __init__(
+        self,
+        source: Sampler,
+        target: Sampler,
+        *,
+        n_particles: int,
+        n_targets: int | None = None,
+        n_steps: int,
+        device: torch.device | str = "cpu",
+        n_jobs: int | None = None,
+        **flow_options: Any,
+    ) -> None:
+        self.source, self.target = source, target
+        self.n_paths = self.n_particles = n_particles
+        self.n_targets = n_targets or n_particles
+        self.device, self.n_jobs = torch.device(device), n_jobs
+        self.flow_options = {"n_steps": n_steps, **flow_options}
+        self.block_shape = n_particles, n_steps + 1, source.n_features
+        self.n_converged = self.n_problems = 0
+        self.marginal_error = 0.0
+
+    def __call__(self, seeds: Seeds) -> Tensor:
+        groups = [seeds[start : start + self.n_at_once] for start in range(0, len(seeds), self.n_at_once)]
+        if self.device.type == "cpu":
+            flows = _in_parallel(self._simulate, groups, self.n_jobs)
+        else:
+            flows = [self._simulate(group) for group in groups]
+        converged = torch.cat([converged.flatten() for _, converged, _ in flows])
+        errors = [error.max().item() for _, _, error in flows]
+        self.n_converged += int(converged.sum().item())
+        self.n_problems += len(converged)
+        if not np.isfinite(errors).all():
+            raise FloatingPointError(
+                f"The Sinkhorn flows are not finite with {self.flow_options}. Raise blur, or look for "
+                "extreme outliers in the data."
+            )
+        self.marginal_error = max(self.marginal_error, *errors)
+        return torch.cat([paths for paths, _, _ in flows])
+
+    @property
+    def n_at_once(self) -> int:
+        n_numbers = self.n_particles * (self.n_targets + 2 * self.target.n_features)
+        n_flows = max(1, _SIZE_AT_ONCE[self.device.type] // n_numbers)
+        return 1 << (n_flows.bit_length() - 1)
+
+    def _simulate(self, seeds: Seeds) -> tuple[Tensor, Tensor, Tensor]:
+        """Paths of one flow for each seed, side by side, and how well they were solved."""
+        draws = [
+            (self.source.draw(self.n_particles, rng), self.target.draw(self.n_targets, rng))
+            for rng in map(np.random.default_rng, seeds)
+        ]
+        x, y = (torch.from_numpy(np.stack(clouds)).to(self.device) for clouds in zip(*draws, strict=True))
+        with one_thread:
+            flow = particle_flow(x, y, **self.flow_options)
+        return flow.x.movedim(0, -2), flow.converged, flow.marginal_error
+
+
+class Couplings:
+    """Makes straight paths between paired points of two minibatches, a pair of minibatches a block.
+
+    Parameters
+    ----------
+    source, target : Sampler
+        Where the minibatches come from.
+    coupling : {"independent", "exact", "sinkhorn"}
+        See `couple`.
+    n_points : int
+        Number of points in each minibatch, or as many as there are on one side.
+    device : torch device, default="cpu"
+        Where the pool lies.
+    n_jobs : int, default=None
+        Minibatches at a time, as in `SinkhornFlows`.
+    **coupling_options
+        Passed on to `couple`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_nsgf.flow import ArraySampler, Couplings, GaussianSampler, TrajectoryPool
+    >>> target = ArraySampler(np.random.default_rng(0).uniform(size=(50, 2)))
+    >>> couplings = Couplings(GaussianSampler([1.0, 1.0]), target, coupling="exact", n_points=40)
+    >>> TrajectoryPool(couplings, n_blocks=3, seed=0).paths.shape
+    torch.Size([120, 2, 2])
+    """
+
+    n_at_once = 1
+
+    def __init__(
+        self,
+        source: Sampler,
+        target: Sampler,
+        *,
+        coupling: str,
+        n_points: int,
+        device: torch.device | str = "cpu",
+        n_jobs: int | None = None,
+        **coupling_options: Any,
+    ) -> None:
+        self.source, self.target, self.coupling = source, target, coupling
+        self.n_sources, self.n_targets = (int(min(n_points, side.n_rows)) for side in (source, target))
+        self.n_paths = max(self.n_sources, self.n_targets)
+        self.block_shape = self.n_paths, 2, source.n_features
+        self.device, self.n_jobs, self.coupling_options = torch.device(device), n_jobs, coupling_options
+
+    def __call__(self, seeds: Seeds) -> Tensor:
+        return torch.stack(_in_parallel(self._couple, seeds, self.n_jobs)).to(self.device)
+
+    def _couple(self, seed: np.random.SeedSequence) -> Tensor:
+        rng = np.random.default_rng(seed)
+        x = torch.from_numpy(self.source.draw(self.n_sources, rng))
+        y = torch.from_numpy(self.target.draw(self.n_targets, rng))
+        with one_thread:
+            rows, columns = couple(x, y, self.coupling, rng, **self.coupling_options)
+        return torch.stack([x[rows], y[columns]], dim=1)
+
+
+def _in_parallel(action: Any, arguments: Sequence[Any], n_jobs: int | None) -> list[Any]:
+    n_threads = torch.get_num_threads()
+    with one_thread:
+        parallel = Parallel(n_jobs=_n_jobs_or_threads(n_jobs, n_threads), prefer="threads")
+        return list(parallel(delayed(action)(argument) for argument in arguments))
+
+
+def _n_jobs_or_threads(n_jobs: int | None, n_threads: int) -> int:
+    """What joblib makes of `n_jobs`, but all of torch's threads where nobody asked for a number."""
+    effective = joblib.effective_n_jobs(n_jobs)
+    return n_threads if n_jobs is None and effective == 1 else effective
