@@ -6,7 +6,6 @@ Everything here works on torch tensors in the data's own units and knows no esti
 from sklearn_nsgf.flow._blocks import BlockMaker, Couplings, SinkhornFlows, StackedBlocks
 from sklearn_nsgf.flow._coupling import class_probabilities, couple
 from sklearn_nsgf.flow._ode import n_evaluations, odeint
-from sklearn_nsgf.flow._particles import Trajectory, blur_schedule, particle_flow, step_sizes
 from sklearn_nsgf.flow._path import PathSample, straight_path
 from sklearn_nsgf.flow._pool import TrajectoryPool
 from sklearn_nsgf.flow._samplers import (
@@ -24,6 +23,7 @@ from sklearn_nsgf.flow._sinkhorn import (
     sinkhorn_velocity,
     symmetric_potential,
 )
+from sklearn_nsgf.flow._trajectory import Trajectory, blur_schedule, particle_flow, step_sizes
 
 __all__ = [
     "ArraySampler",

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sklearn_nsgf._torch import one_thread
 from sklearn_nsgf.flow._coupling import couple
-from sklearn_nsgf.flow._particles import particle_flow
 from sklearn_nsgf.flow._samplers import Sampler
+from sklearn_nsgf.flow._trajectory import particle_flow
 
 # As many flows are simulated side by side as take so many numbers in all. On a CPU large ones are faster
 # one by one, in its cache and without waiting for a harder one; small ones cost mostly calls.

@@ -11,8 +11,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from sklearn_nsgf._torch import full_precision
+from sklearn_nsgf.flow._particles import check_clouds
 from sklearn_nsgf.flow._samplers import Rows
-from sklearn_nsgf.flow._sinkhorn import check_clouds, sinkhorn_potentials
+from sklearn_nsgf.flow._sinkhorn import sinkhorn_potentials
 
 COUPLINGS = ("exact", "independent", "sinkhorn")
 # Rows of each sample that a plan between classes is made of.

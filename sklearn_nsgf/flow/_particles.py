@@ -1,186 +1,222 @@
-"""The Sinkhorn flow simulated on particles."""
+"""Points on their way to a target, and the transport problems between and among them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_nsgf._torch import full_precision
-from sklearn_nsgf.flow._plan import kept_memory
-from sklearn_nsgf.flow._sinkhorn import Particles
+from sklearn_nsgf.flow._memory import Memory
+from sklearn_nsgf.flow._plan import is_stored
+from sklearn_nsgf.flow._problem import (
+    Cloud,
+    Problem,
+    Settings,
+    half_squared_norms,
+    inner_products,
+    kept_inner_products,
+)
 
-StepSize = str | float | Sequence[float]
-Blur = float | tuple[float, float]
+# Clouds so large beside the blur that the plan's entries would be off by more are solved in float64.
+_LARGEST_ROUNDING = 0.01
+# So is what has to be closer than sums of float32 numbers are.
+_SMALLEST_SINGLE_TOL = 1e-4
+# A weight of zero counts as exp(-40), 4e-18.
+_SMALLEST_LOG_WEIGHT = -40.0
+# With so many times more features than points, products of plans are cheaper than those of points.
+_FEATURES_PER_POINT = 2.5
+# They are made anew if rounding has moved those that are carried along by more, in units of epsilon.
+_LARGEST_DRIFT = 1e-3
 
 
-class Trajectory(NamedTuple):
-    """Particles along the flow.
+class Particles:
+    """Points on their way to a target.
+
+    Their velocity is ``P y - Q x`` with the plans P to the target and Q to themselves, rows divided by
+    their sums. Where there are few points beside the features, a step takes the inner products of the
+    points with it, which is cheaper than to make them anew.
+
+    Parameters
+    ----------
+    x, y, blur, a, b, scaling, tol, max_iter
+        As in `sinkhorn_velocity`. No problem has a smaller blur: it decides on the precision.
+    memory : Memory, optional
+        Where temporaries are put, `v` among them.
 
     Attributes
     ----------
-    t : Tensor of shape (n_steps + 1,)
-        Times, from 0 to 1 in equal parts.
-    x : Tensor of shape (n_steps + 1, ..., n, d)
-        Positions at those times.
-    step_sizes : Tensor of shape (n_steps,)
-        The steps eta_k.
-    converged : bool Tensor of shape (n_steps, ...)
-    marginal_error : Tensor of shape (n_steps, ...)
+    cloud, target : Cloud
+        The points and their target, relative to `centre`.
+    v : Tensor of shape (..., n, d)
+        Velocities that `solve` has found.
+    h : Tensor of shape (..., m)
+        The target's reduced potential that it has found.
+    marginal_error : Tensor of shape (...)
+        The larger of the two problems' errors.
+    n_iters : int
+        Rounds of the problem to the target.
     """
 
-    t: Tensor
-    x: Tensor
-    step_sizes: Tensor
-    converged: Tensor
+    v: Tensor
+    h: Tensor
     marginal_error: Tensor
+    n_iters: int
 
-    @property
-    def v(self) -> Tensor:
-        """Sinkhorn velocities at the positions but the last, ``(x[k + 1] - x[k]) / step_sizes[k]``.
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        *,
+        blur: float,
+        a: Tensor | None = None,
+        b: Tensor | None = None,
+        scaling: float = 0.5,
+        tol: float = 1e-3,
+        max_iter: int = 1000,
+        memory: Memory | None = None,
+    ) -> None:
+        if not 0 < blur < math.inf:
+            raise ValueError(f"blur={blur}: expected a positive blur.")
+        if not (0 < scaling < 1 and tol >= 0 and max_iter >= 1):
+            raise ValueError(
+                f"scaling={scaling}, tol={tol}, max_iter={max_iter}: expected a scaling between 0 and 1, "
+                "a tol of at least 0 and a max_iter of at least 1."
+            )
+        check_clouds(x, y)
+        self.settings, self._memory = Settings(scaling, tol, max_iter), memory or Memory()
+        self._place(x, y, a, b)
+        is_single = x.dtype == torch.float32 and x.device.type != "mps"
+        if is_single and (self._is_rounded(blur) or tol < _SMALLEST_SINGLE_TOL):
+            self._place(x.double(), y.double(), a, b)
+        largest = max(x, y, key=lambda points: points.shape[-2])
+        are_few = largest.shape[-2] * _FEATURES_PER_POINT <= x.shape[-1]
+        self.are_few = are_few and is_stored(largest, largest)
+        self.smallest_eps = blur**2
+        self._products: dict[str, Tensor] = {}
 
-        With the rounding of the positions; `sinkhorn_velocity` has that of the velocity.
+    def _place(self, x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> None:
+        # The problem does not see a common shift, the precision of S does.
+        self.centre = y.mean(dim=-2, keepdim=True)
+        points = torch.sub(x, self.centre, out=self._memory.room("x", x.shape, self.centre))
+        self.cloud = Cloud(points, log_weights(x, a, "a"))
+        self.target = Cloud(y - self.centre, log_weights(y, b, "b"))
+        if not bool(self._largest_norms().isfinite().all()):
+            raise ValueError(
+                f"x and y must be finite, and their squared distances numbers that {x.dtype} can hold."
+            )
+
+    def _largest_norms(self) -> Tensor:
+        return torch.maximum(self.cloud.norms.amax(-1), self.target.norms.amax(-1))
+
+    def _rounding(self, blur: float) -> Tensor:
+        """Relative error of the plan's entries where the points are now: no iteration can make it smaller."""
+        return self._largest_norms() * (torch.finfo(self.centre.dtype).eps * 2 / blur**2)
+
+    def _is_rounded(self, blur: float) -> bool:
+        return self._rounding(blur).max().item() > _LARGEST_ROUNDING
+
+    def honest(self, error: Tensor, blur: float) -> Tensor:
+        """The error of the marginals, or that of the plan's entries where it makes the former void."""
+        rounding = self._rounding(blur)
+        return torch.where(rounding > _LARGEST_ROUNDING, rounding.maximum(error), error)
+
+    def start(self, g_init: Tensor | None) -> Tensor | None:
+        """Reduced potential for the potential `g_init`."""
+        if g_init is None:
+            return None
+        if not bool(g_init.isfinite().all()):
+            raise ValueError("g_init must be finite.")
+        g_init = g_init.to(self.centre)
+        # The constant is free, and a large one would cost precision.
+        return g_init - g_init.mean(-1, keepdim=True) - self.target.norms
+
+    def to_target(self, blur: float) -> Problem:
+        return self._problem("xy", self.cloud, self.target, blur)
+
+    def to_itself(self, blur: float) -> Problem:
+        return self._problem("xx", self.cloud, self.cloud, blur)
+
+    def own_potential_of_target(self, blur: float) -> Tensor:
+        """Reduced potential of the transport of the target to itself."""
+        problem = self._problem("yy", self.target, self.target, blur)
+        return problem.reduced_potential(problem.solve_symmetric())
+
+    def _problem(self, name: str, x: Cloud, y: Cloud, blur: float) -> Problem:
+        if self.are_few:
+            memory = self._memory.part(name)
+            return Problem(x, y, blur, self.settings, memory, self._carried(name, x, y))
+        # Each problem overwrites what the one before it has stored.
+        memory = self._memory
+        return Problem(x, y, blur, self.settings, memory, kept_inner_products(x, y, memory))
+
+    def _carried(self, name: str, x: Cloud, y: Cloud) -> Tensor:
+        """Inner products that steps take along, each in memory of its own."""
+        if name not in self._products:
+            self._products[name] = inner_products(x, y, self._memory.part(name))
+        return self._products[name]
+
+    def solve(self, blur: float, h: Tensor | None) -> None:
+        """Find the velocity, from the target's reduced potential `h` or a cold start."""
+        problem = self.to_target(blur)
+        cross = problem.solve(h)
+        # Now, since the next problem may take the memory of this one.
+        self.h, self.n_iters = problem.reduced_potential(cross), cross.n_iters
+        p_y = cross.plan.project(self.target.points, "P y")
+        own = self.to_itself(blur).solve_symmetric()
+        self.v = self._memory.room("v", self.cloud.points.shape, self.cloud.points)
+        torch.sub(p_y, own.plan.project(self.cloud.points, "Q x"), out=self.v)
+        self.marginal_error = self.honest(torch.maximum(cross.marginal_error, own.marginal_error), blur)
+        self._plans = cross.plan, own.plan
+
+    def move(self, eta: float) -> None:
+        """Go along the velocity that `solve` has found, once: ``x + eta (P y - Q x)``."""
+        self.cloud.points.add_(self.v, alpha=eta)
+        self.cloud.norms = half_squared_norms(self.cloud.points)
+        if self.are_few:
+            self._move_products(eta)
+
+    def _move_products(self, eta: float) -> None:
+        """Inner products of ``x' = R x + eta P y`` with ``R = 1 - eta Q``, without a sum over features.
+
+        ``x' y^T = R x y^T + eta P y y^T`` and ``x' x'^T = R x x^T R^T + eta (H + H^T)`` with
+        ``H = P (R x y^T + eta/2 P y y^T)^T``.
         """
-        return self.x.diff(dim=0) / self.step_sizes.reshape(-1, *[1] * (self.x.ndim - 1))
+        to_target, to_itself = self._plans
+        xy, xx = self._products["xy"], self._products["xx"]
+        p_yy = to_target.project(self._carried("yy", self.target, self.target), "P y y^T")
+        xy.sub_(to_itself.project(xy, "Q x y^T"), alpha=eta)
+        h = to_target.project((xy + p_yy * (eta / 2)).mT, "H")
+        xx.sub_(to_itself.project(xx, "Q x x^T"), alpha=eta)
+        xx.sub_(to_itself.project(xx.mT, "Q x x^T").mT, alpha=eta)
+        xx.add_(h, alpha=eta).add_(h.mT, alpha=eta)
+        xy.add_(p_yy, alpha=eta)
+        drift = (xx.diagonal(dim1=-2, dim2=-1) / 2 - self.cloud.norms).abs().max()
+        if not drift.item() <= _LARGEST_DRIFT * self.smallest_eps:
+            del self._products["xy"], self._products["xx"]
 
 
-def step_sizes(step_size: StepSize, n_steps: int) -> np.ndarray:
-    """The steps eta_0 ... eta_{T-1} that `step_size` stands for.
-
-    Parameters
-    ----------
-    step_size : "harmonic", float or sequence of n_steps floats
-        "harmonic" is ``1 / (T - k)``: for a small blur each step then covers an equal part of a
-        particle's way and the last one ends on the target. A float is the paper's constant step.
-    n_steps : int
-
-    Returns
-    -------
-    ndarray of shape (n_steps,)
-        Each in (0, 1].
-
-    Examples
-    --------
-    >>> from sklearn_nsgf.flow import step_sizes
-    >>> step_sizes("harmonic", 4)
-    array([0.25      , 0.33333333, 0.5       , 1.        ])
-    """
-    if n_steps < 1:
-        raise ValueError(f"n_steps={n_steps}: expected at least one step.")
-    if isinstance(step_size, str):
-        if step_size != "harmonic":
-            raise ValueError(f"step_size={step_size!r} is unknown; use 'harmonic', a number or a sequence.")
-        return 1 / np.arange(n_steps, 0, -1)
-    sizes = np.asarray(step_size, dtype=float)
-    if sizes.ndim == 0:
-        sizes = np.full(n_steps, sizes)
-    if sizes.shape != (n_steps,):
+def log_weights(points: Tensor, weights: Tensor | None, name: str) -> Tensor:
+    if weights is None:
+        return points.new_full(points.shape[:-1], -math.log(points.shape[-2]))
+    weights = weights.to(points)
+    if weights.shape != points.shape[:-1]:
         raise ValueError(
-            f"step_size has shape {sizes.shape}; expected one number for each of the n_steps={n_steps} steps."
+            f"{name} has shape {tuple(weights.shape)}; expected {tuple(points.shape[:-1])}, a weight a point."
         )
-    if not np.all((sizes > 0) & (sizes <= 1)):
-        raise ValueError(f"step_size={step_size!r} has values outside (0, 1].")
-    return sizes
+    if not bool(((weights >= 0).all(-1) & ((weights.sum(-1) - 1).abs() < 1e-3)).all()):
+        raise ValueError(f"The weights {name} must be non-negative and sum to one.")
+    weights = weights / weights.sum(-1, keepdim=True)
+    return weights.log().clamp(min=_SMALLEST_LOG_WEIGHT)
 
 
-def blur_schedule(blur: Blur, n_steps: int) -> np.ndarray:
-    """Blur of each step: constant, or falling geometrically from the first to the last of a pair.
-
-    Examples
-    --------
-    >>> from sklearn_nsgf.flow import blur_schedule
-    >>> blur_schedule((1.0, 0.25), 3)
-    array([1.  , 0.5 , 0.25])
-    """
-    blurs = np.ravel(blur).astype(float)
-    if len(blurs) not in (1, 2) or not np.all((blurs > 0) & (blurs < np.inf)):
-        raise ValueError(f"blur={blur!r} must be a positive number or a pair (first, last) of them.")
-    first, last = blurs[0], blurs[-1]
-    if first < last:
-        raise ValueError(f"blur={blur!r} rises along the flow; give the larger one first.")
-    if n_steps == 1:
-        return np.array([last])
-    return np.geomspace(first, last, n_steps)
-
-
-@full_precision
-@torch.no_grad()
-def particle_flow(
-    x: Tensor,
-    y: Tensor,
-    *,
-    blur: Blur,
-    n_steps: int,
-    step_size: StepSize = "harmonic",
-    scaling: float = 0.5,
-    tol: float = 1e-3,
-    max_iter: int = 1000,
-) -> Trajectory:
-    r"""Move the particles `x` along the Sinkhorn flow to `y`: Algorithm 1 of [1]_, first part.
-
-    ``x_{k+1} = x_k + eta_k v(x_k)``. Every step starts its Sinkhorn iteration from the last one's
-    potential ``g``: the flow contracts the particles' remaining way by ``1 - eta_k``, and with it the
-    distance of ``g`` to the target's own potential.
-
-    Parameters
-    ----------
-    x : Tensor of shape (..., n, d)
-        Source points.
-    y : Tensor of shape (..., m, d)
-        Target points.
-    blur : float or (float, float)
-        One blur, or the first and the last one; in units of the data.
-    n_steps : int
-        Number of steps T.
-    step_size : "harmonic", float or sequence, default="harmonic"
-        See `step_sizes`.
-    scaling, tol, max_iter
-        As in `sinkhorn_velocity`, at every step. A tolerance that is loose in the first steps sends
-        particles to the wrong cluster of the target, and it takes many rounds to call them back.
-
-    Returns
-    -------
-    Trajectory
-
-    References
-    ----------
-    .. [1] Zhu, Wang, Zhang, Zhao, Qian. Neural Sinkhorn Gradient Flow. arXiv:2401.14069, 2024.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_nsgf.flow import particle_flow
-    >>> x = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
-    >>> particle_flow(x, x + 3.0, blur=0.1, n_steps=3).x[:, 0]
-    tensor([[0., 0.],
-            [1., 1.],
-            [2., 2.],
-            [3., 3.]])
-    """
-    etas, blurs = step_sizes(step_size, n_steps), blur_schedule(blur, n_steps).tolist()
-    positions, errors = x.new_empty(n_steps + 1, *x.shape), x.new_empty(n_steps, *x.shape[:-2])
-    positions[0] = x
-    # Nothing that is made in there gets out: autograd could not use it.
-    with torch.inference_mode(), kept_memory(x, y) as memory:
-        particles = Particles(
-            x, y, blur=min(blurs), scaling=scaling, tol=tol, max_iter=max_iter, memory=memory
+def check_clouds(x: Tensor, y: Tensor) -> None:
+    if x.dtype != y.dtype or x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"x is {x.dtype} and y {y.dtype}; expected both float32 or both float64.")
+    if x.shape[:-2] != y.shape[:-2] or x.shape[-1:] != y.shape[-1:] or min(x.ndim, y.ndim) < 2:
+        raise ValueError(
+            f"x and y have shapes {tuple(x.shape)} and {tuple(y.shape)}; expected (..., n, d) and "
+            "(..., m, d) with the same leading dimensions and the same d."
         )
-        own = {each: particles.own_potential_of_target(each) for each in set(blurs)}
-        h: Tensor | None = None
-        for k, eta in enumerate(etas.tolist()):
-            particles.solve(blurs[k], h)
-            particles.move(eta)
-            torch.add(particles.cloud.points, particles.centre, out=positions[k + 1])
-            errors[k] = particles.marginal_error
-            if k + 1 < n_steps:
-                h = torch.add(own[blurs[k + 1]], particles.h - own[blurs[k]], alpha=1 - eta)
-    return Trajectory(
-        torch.linspace(0, 1, n_steps + 1, dtype=x.dtype, device=x.device),
-        positions,
-        x.new_tensor(etas.tolist()),
-        errors <= tol,
-        errors,
-    )
+    if 0 in x.shape or 0 in y.shape:
+        raise ValueError("x and y need at least one point and one dimension each.")

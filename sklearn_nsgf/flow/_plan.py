@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from sklearn_nsgf.flow._memory import Memory
 
 # Entries of a plan are at least exp(-50) of their row: no sum can see that, and smaller numbers are slow
 # on CPUs.
@@ -21,9 +21,6 @@ _STORED_SIZE = {"cpu": 2**24, "cuda": 2**28, "mps": 2**26}
 _BLOCK_SIZE = {"cpu": 2**19, "cuda": 2**26, "mps": 2**26}
 # Rows that a block has at least, with few features and with many: it reads all of y.
 _FEWEST_ROWS = 16, 256
-# Bytes of memory, at most, that a thread keeps between two flows.
-_LARGEST_KEPT = 2**25
-
 # Up to this many features a product with points is up to four times faster on a CPU when transposed.
 _FEW_FEATURES = 64
 
@@ -31,62 +28,6 @@ _FEW_FEATURES = 64
 def is_stored(x: Tensor, y: Tensor) -> bool:
     """Whether matrices of a row for each point of `x` and a column for each of `y` are kept."""
     return math.prod(x.shape[:-1]) * y.shape[-2] <= _STORED_SIZE[x.device.type]
-
-
-class Memory:
-    """Room for the large temporaries of one problem after the other.
-
-    A step of a flow makes a dozen of them; fresh memory from the system would cost as much time as the
-    sums in it.
-    """
-
-    def __init__(self) -> None:
-        self._rooms: dict[Hashable, Tensor] = {}
-        self._parts: dict[str, Memory] = {}
-
-    def part(self, name: str) -> Memory:
-        """Memory for problems whose temporaries must outlive those of others."""
-        return self._parts.setdefault(name, Memory())
-
-    def room(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
-        """The same tensor at every call with that name, whatever it holds."""
-        key = name, tuple(shape), like.dtype
-        if key not in self._rooms:
-            self._rooms[key] = like.new_empty(key[1])
-        return self._rooms[key]
-
-    def matrix(self, name: str, x: Tensor, y: Tensor) -> Tensor:
-        """Room for a matrix of a row for each point of `x` and a column for each of `y`."""
-        return self.room(name, (*x.shape[:-1], y.shape[-2]), x)
-
-    def n_bytes(self) -> int:
-        parts = sum(part.n_bytes() for part in self._parts.values())
-        return parts + sum(room.nbytes for room in self._rooms.values())
-
-
-class _ThreadMemory(threading.local):
-    """What one thread keeps for its next flow, if that is of the same kind."""
-
-    kind: Hashable = None
-    memory: Memory | None = None
-
-
-_thread = _ThreadMemory()
-
-
-@contextmanager
-def kept_memory(x: Tensor, y: Tensor) -> Iterator[Memory]:
-    """Memory that the thread keeps, if it is small, for the next flow of such clouds.
-
-    Torch does so itself for other devices than the CPU.
-    """
-    kind = x.shape, y.shape, x.dtype, y.dtype
-    memory = _thread.memory if kind == _thread.kind else None
-    memory = memory or Memory()
-    _thread.kind, _thread.memory = kind, None
-    yield memory
-    if x.device.type == "cpu" and memory.n_bytes() <= _LARGEST_KEPT:
-        _thread.memory = memory
 
 
 class Similarity:
@@ -126,6 +67,8 @@ class Similarity:
     def shares(self, w: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Blocks of rows of ``exp(S + w)``, each row divided by its sum."""
         for rows, logits in self.plus(w):
+            # exp(l_ij - max_j l_ij) / sum_j exp(l_ij - max_j l_ij): the largest of m entries is 1/m or more
+            # for any w, so that no row of the plan can vanish.
             yield rows, torch.softmax(logits, -1, out=logits).clamp_(min=_FLOOR)
 
     def logsumexp(self, w: Tensor) -> Tensor:
@@ -252,6 +195,7 @@ class Plan(_Shares):
 
     def balance(self, log_beta: Tensor) -> None:
         """Scale the columns, then the rows to their marginals."""
+        # The rows a_i = alpha_i (P beta)_i are met, the columns beta_j (P^T alpha)_j are to come near b_j.
         self.log_beta, self.scaling = log_beta, log_beta.exp()
         if self.stored is not None:
             self.row_sums = self._sum_rows(self.stored, self.scaling)
@@ -277,6 +221,8 @@ class Plan(_Shares):
 
     def absorb(self) -> None:
         """Move the scalings into the columns."""
+        # exp(S + w) beta = exp(S + w + log beta): the same plan, whose scalings are one again. Entries that
+        # the floor had hidden count from here on.
         self.set_columns(self.w + self.log_beta)
         self._start()
 

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from sklearn_nsgf.flow._anderson import Anderson
-from sklearn_nsgf.flow._plan import Memory, Plan, Similarity, SymmetricPlan, is_stored
+from sklearn_nsgf.flow._memory import Memory
+from sklearn_nsgf.flow._plan import Plan, Similarity, SymmetricPlan, is_stored
 
 _ANNEALING_TOL = 0.1
 # Rounds between two looks at the size of the scalings, which grow by exp(10) a round at most.
@@ -178,9 +179,8 @@ class Problem:
     def solve_symmetric(self) -> Solution:
         """Transport of x to itself: one potential, one scaling.
 
-        The damped update ``q <- q (a / (q K q))^(2/3)`` contracts by 1/3 a round whatever the
-        problem: its linear part is ``1 - 2/3 (1 + s)`` with ``s`` in [0, 1] an eigenvalue of the
-        plan. K has a unit diagonal, so nothing can underflow and nothing is ever absorbed.
+        The damped update ``q <- q (a / (q K q))^(2/3)`` contracts by 1/3 a round whatever the problem. K has
+        a unit diagonal: nothing can underflow, and nothing is ever absorbed.
         """
         a = self.x.weights
         similarity = Similarity(self.x.points, self.x.points, self.blur**2, self.memory, self.products)
@@ -190,6 +190,9 @@ class Problem:
             worst = error.max().item()
             if worst <= self.settings.tol or n_iters == self.settings.max_iter or math.isnan(worst):
                 break
+            # Near the solution q exp(z) the power p gives z <- z - p (z + A z), where A is the plan with its
+            # rows divided by a. Its eigenvalues s lie in [0, 1]: the factors 1 - p (1 + s) run from 1 - p to
+            # 1 - 2 p, and p = 2/3 makes the larger of their sizes least, 1/3.
             plan.balance(plan.scaling * (a / plan.marginal).pow(2 / 3))
         return Solution(plan, error, n_iters)
 

@@ -10,6 +10,7 @@ import torch
 
 from sklearn_nsgf._torch import full_precision
 from sklearn_nsgf.flow import (
+    _memory,
     _plan,
     _problem,
     particle_flow,
@@ -194,7 +195,7 @@ def test_recomputed_blocks_and_a_coarse_start_give_the_answer_of_a_stored_plan(
     monkeypatch.setattr(_plan, "_STORED_SIZE", {"cpu": 0})
     monkeypatch.setattr(_plan, "_BLOCK_SIZE", {"cpu": 4000})
     monkeypatch.setattr(_problem, "_COARSE_POINTS", coarse_points)
-    blocks = [rows for rows, _ in _plan.Similarity(x, y, blur, _plan.Memory()).plus(y[..., 0])]
+    blocks = [rows for rows, _ in _plan.Similarity(x, y, blur, _memory.Memory()).plus(y[..., 0])]
     assert [rows.start for rows in blocks] == [0, 22, 44, 66]
     streamed = sinkhorn_velocity(x, y, **options)
     assert stored.converged.all()

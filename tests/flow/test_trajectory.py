@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from sklearn_nsgf.flow import (
+    _particles,
     _plan,
-    _sinkhorn,
     blur_schedule,
     particle_flow,
     sinkhorn_divergence,
@@ -101,7 +101,7 @@ def test_few_points_take_their_inner_products_along(monkeypatch, blur, batch):
     x, y = (torch.randn(*batch, n, 90, generator=generator, dtype=torch.float64) for n in (30, 20))
     options = {"blur": blur, "n_steps": 6, "tol": 1e-9, "step_size": 0.3, "max_iter": 9999}
     along = particle_flow(x, y + 1, **options)
-    monkeypatch.setattr(_sinkhorn, "_FEATURES_PER_POINT", np.inf)
+    monkeypatch.setattr(_particles, "_FEATURES_PER_POINT", np.inf)
     anew = particle_flow(x, y + 1, **options)
     assert along.converged.all()
     torch.testing.assert_close(along.x, anew.x, rtol=0, atol=1e-6)
@@ -126,19 +126,16 @@ def test_few_points_too_many_to_keep_their_products(monkeypatch, n, m):
     torch.testing.assert_close(particle_flow(x, y, blur=5.0, n_steps=3, tol=1e-8).x, kept.x)
 
 
-def test_flows_do_not_share_memory_that_a_thread_keeps(monkeypatch):
-    x, y = clouds()
-    first = particle_flow(x, y, blur=0.3, n_steps=3)
-    kept, before = _plan._thread.memory, first.x.clone()
-    particle_flow(x + 1, y, blur=0.2, n_steps=3)
-    assert _plan._thread.memory is kept
-    particle_flow(x[:7], y, blur=0.2, n_steps=3)
-    assert _plan._thread.memory.n_bytes() < kept.n_bytes() / 2
-    assert torch.equal(first.x, before)
-    assert torch.equal(first.x, particle_flow(x, y, blur=0.3, n_steps=3).x)
-    monkeypatch.setattr(_plan, "_LARGEST_KEPT", 0)
-    particle_flow(x, y, blur=0.3, n_steps=3)
-    assert _plan._thread.memory is None
+def test_the_error_knows_the_rounding_of_points_that_have_moved():
+    """A first step with a large blur throws an outlier to the other side, farther out than any point was."""
+    x = torch.tensor([[1000.0]] * 9 + [[-1000.0]]) + 1.5 * torch.arange(10.0)[:, None]
+    y = 5 * torch.arange(10.0)[:, None]
+    flow = particle_flow(x, y, blur=(2000.0, 5.0), n_steps=2, step_size=1.0)
+    farthest = (flow.x[1] - y.mean()).abs().max()
+    rounding = farthest.square() / 2 * 2 * torch.finfo(torch.float32).eps / 5.0**2
+    assert rounding > 0.01
+    assert flow.converged.tolist() == [True, False]
+    assert flow.marginal_error[1].item() == pytest.approx(rounding.item(), rel=1e-5)
 
 
 def test_a_flow_can_be_learnt_from():
