@@ -10,12 +10,14 @@ import numpy as np
 import ot
 import torch
 from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.utils import check_array, check_random_state, check_scalar
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from sklearn_nsgf._torch import one_thread
+from sklearn_nsgf._warn import warn_caller
 from sklearn_nsgf.domains import check_sample_domain
 from sklearn_nsgf.flow import sinkhorn_divergence as _sinkhorn_divergence
 
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 ENERGY_MAX_ROWS = 4096
+SINKHORN_TOL = 1e-4
 # Squares of the blur and of its inverse have to be floats.
 LARGEST_RATIO = 1e100
 
@@ -70,7 +73,8 @@ def energy_distance(X, Y):
     6.0
     """
     X, Y, unit = _check_pair(X, Y, ensure_min_samples=2)
-    X, Y = _thin(X), _thin(Y)
+    rng = np.random.default_rng(0)
+    X, Y = (_thin(rows, rng) for rows in (X, Y))
     between = _sum_of_distances(X, Y) / (len(X) * len(Y))
     within_x = _sum_of_distances(X, X) / (len(X) * (len(X) - 1))
     within_y = _sum_of_distances(Y, Y) / (len(Y) * (len(Y) - 1))
@@ -174,6 +178,11 @@ def sinkhorn_divergence(X, Y, *, blur):
         If the samples have different features or hold NaN, `blur` is not positive or beyond what
         can be solved beside such samples, or the divergence is too large for a float.
 
+    Warns
+    -----
+    ConvergenceWarning
+        If a marginal error above 0.0001 remains. Problems with a larger `blur` are easier.
+
     Examples
     --------
     >>> from sklearn_nsgf.metrics import sinkhorn_divergence
@@ -189,8 +198,14 @@ def sinkhorn_divergence(X, Y, *, blur):
             "the size of the samples."
         )
     with one_thread:
-        divergence = float(_sinkhorn_divergence(torch.tensor(X), torch.tensor(Y), blur=blur / unit))
-    return _finite(divergence, unit, unit)
+        answer = _sinkhorn_divergence(torch.tensor(X), torch.tensor(Y), blur=blur / unit, tol=SINKHORN_TOL)
+    if not answer.converged:
+        warn_caller(
+            f"The Sinkhorn divergence has a marginal error of {answer.marginal_error:.2g}, above "
+            f"{SINKHORN_TOL}. Raise blur, which is {blur:.3g}.",
+            ConvergenceWarning,
+        )
+    return _finite(answer.value, unit, unit)
 
 
 def frechet_distance(X, Y):
@@ -490,10 +505,10 @@ def _finite(distance: float, *units: float) -> float:
     return distance
 
 
-def _thin(rows: np.ndarray) -> np.ndarray:
+def _thin(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if len(rows) <= ENERGY_MAX_ROWS:
         return rows
-    return rows[np.random.default_rng(0).choice(len(rows), ENERGY_MAX_ROWS, replace=False)]
+    return rows[rng.choice(len(rows), ENERGY_MAX_ROWS, replace=False)]
 
 
 def _sum_of_distances(X: np.ndarray, Y: np.ndarray) -> float:

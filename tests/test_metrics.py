@@ -8,12 +8,13 @@ import scipy.linalg
 import sklearn
 from mean_shift import MeanShift, shifted_domains
 from scipy.spatial.distance import cdist
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_nsgf import SinkhornFlowTransport
+from sklearn_nsgf import SinkhornFlowTransport, metrics
 from sklearn_nsgf.domains import DomainKFold, split_domains
 from sklearn_nsgf.metrics import (
     classifier_two_sample_test,
@@ -54,6 +55,18 @@ def test_energy_distance_of_many_rows_uses_the_same_ones_each_time():
     assert abs(energy_distance(X, Y)) < 0.01
 
 
+def test_energy_distance_draws_from_each_sample_anew(monkeypatch):
+    """The same places in both would be pairs of rows that belong together."""
+    compared = []
+    monkeypatch.setattr(metrics, "ENERGY_MAX_ROWS", 100)
+    monkeypatch.setattr(metrics, "_sum_of_distances", lambda *samples: compared.append(samples) or 1.0)
+    X = np.arange(10_000.0)[:, None]
+    energy_distance(X, X)
+    X_drawn, Y_drawn = compared[0]
+    assert len(np.unique(X_drawn)) == len(np.unique(Y_drawn)) == 100
+    assert len(np.intersect1d(X_drawn, Y_drawn)) < 8
+
+
 def test_wasserstein_distance_of_a_shift_is_its_length():
     X = np.random.default_rng(0).normal(size=(50, 2))
     assert wasserstein_distance(X, np.flip(X, 0) + np.array([3, 4])) == pytest.approx(5)
@@ -63,6 +76,18 @@ def test_wasserstein_distance_of_a_shift_is_its_length():
 def test_sinkhorn_divergence_of_a_shift_is_half_its_square():
     X = np.random.default_rng(0).normal(size=(50, 2))
     assert sinkhorn_divergence(X, np.flip(X, 0) + np.array([3, 4]), blur=0.5) == pytest.approx(12.5, rel=1e-3)
+
+
+def test_a_sinkhorn_divergence_that_is_not_solved_is_warned_about():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(200, 2)), rng.normal([8, 3], [0.5, 2], size=(200, 2))
+    stays = MeanShift(part=0.0).fit(X, y)
+    scorer = make_transport_scorer("sinkhorn_divergence", blur=0.003)
+    message = r"marginal error of 0\.\d+, above 0.0001. Raise blur, which is 0.003"
+    with pytest.warns(ConvergenceWarning, match=message) as caught:
+        divergence = sinkhorn_divergence(X, y, blur=0.003)
+        assert scorer(stays, X, y) == -divergence
+    assert [warning.filename for warning in caught] == [__file__, __file__]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from sklearn_nsgf.flow._samplers import (
     Sampler,
 )
 from sklearn_nsgf.flow._sinkhorn import (
+    SinkhornDivergence,
     SinkhornPotentials,
     SinkhornVelocity,
     sinkhorn_divergence,
@@ -34,6 +35,7 @@ __all__ = [
     "PathSample",
     "PushforwardSampler",
     "Sampler",
+    "SinkhornDivergence",
     "SinkhornFlows",
     "SinkhornPotentials",
     "SinkhornVelocity",

@@ -61,6 +61,27 @@ class SinkhornVelocity(NamedTuple):
     marginal_error: Tensor
 
 
+class SinkhornDivergence(NamedTuple):
+    """Sinkhorn divergence of two clouds; see `sinkhorn_divergence`.
+
+    Attributes
+    ----------
+    value : Tensor of shape (...)
+        In squared units of the data.
+    converged : bool Tensor of shape (...)
+        Whether all three problems met the tolerance.
+    n_iters : int
+        The most rounds that one of them took.
+    marginal_error : Tensor of shape (...)
+        The largest of their errors.
+    """
+
+    value: Tensor
+    converged: Tensor
+    n_iters: int
+    marginal_error: Tensor
+
+
 @full_precision
 @torch.no_grad()
 def sinkhorn_potentials(
@@ -210,7 +231,7 @@ def sinkhorn_divergence(
     scaling: float = 0.5,
     tol: float = 1e-4,
     max_iter: int = 1000,
-) -> Tensor:
+) -> SinkhornDivergence:
     r"""Debiased Sinkhorn divergence ``OT(x, y) - OT(x, x)/2 - OT(y, y)/2``.
 
     For small blur it tends to half the squared 2-Wasserstein distance. It is not differentiable:
@@ -223,11 +244,24 @@ def sinkhorn_divergence(
 
     Returns
     -------
-    Tensor of shape (...)
-        In squared units of the data.
+    SinkhornDivergence
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_nsgf.flow import sinkhorn_divergence
+    >>> x = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    >>> sinkhorn_divergence(x, x + 2.0, blur=0.05).value  # half of the squared shift
+    tensor(4.)
     """
-    cross = sinkhorn_potentials(x, y, blur=blur, a=a, b=b, scaling=scaling, tol=tol, max_iter=max_iter)
-    f_own = symmetric_potential(x, blur=blur, a=a, tol=tol, max_iter=max_iter).f
-    g_own = symmetric_potential(y, blur=blur, a=b, tol=tol, max_iter=max_iter).g
+    to_target = sinkhorn_potentials(x, y, blur=blur, a=a, b=b, scaling=scaling, tol=tol, max_iter=max_iter)
+    own_x = symmetric_potential(x, blur=blur, a=a, tol=tol, max_iter=max_iter)
+    own_y = symmetric_potential(y, blur=blur, a=b, tol=tol, max_iter=max_iter)
     weights_a, weights_b = log_weights(x, a, "a").exp(), log_weights(y, b, "b").exp()
-    return (weights_a * (cross.f - f_own)).sum(-1) + (weights_b * (cross.g - g_own)).sum(-1)
+    solved = to_target, own_x, own_y
+    return SinkhornDivergence(
+        (weights_a * (to_target.f - own_x.f)).sum(-1) + (weights_b * (to_target.g - own_y.g)).sum(-1),
+        torch.stack([each.converged for each in solved]).all(0),
+        max(each.n_iters for each in solved),
+        torch.stack([each.marginal_error for each in solved]).amax(0),
+    )

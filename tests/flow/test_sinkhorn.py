@@ -62,7 +62,7 @@ def test_velocity_is_minus_the_gradient_of_the_divergence(blur, weighted):
     assert result.converged
     error = (result.v + gradient / a[:, None]).norm() / result.v.norm()
     assert error <= 1e-6
-    divergence = sinkhorn_divergence(x, y, blur=blur, a=a, b=b, **EXACT)
+    divergence = sinkhorn_divergence(x, y, blur=blur, a=a, b=b, **EXACT).value
     assert divergence.item() == pytest.approx(expected.item(), rel=1e-8)
 
 
@@ -72,7 +72,7 @@ def test_one_point_to_one_point(blur, dtype):
     x = torch.tensor([[1.0, -2.0]], dtype=dtype)
     y = torch.tensor([[4.0, 2.0]], dtype=dtype)
     torch.testing.assert_close(sinkhorn_velocity(x, y, blur=blur).v, y - x)
-    assert sinkhorn_divergence(x, y, blur=blur).item() == pytest.approx(12.5, rel=1e-5)
+    assert sinkhorn_divergence(x, y, blur=blur).value.item() == pytest.approx(12.5, rel=1e-5)
 
 
 @pytest.mark.parametrize("blur", [0.3, 1.0, 5.0])
@@ -81,7 +81,7 @@ def test_a_shifted_cloud_moves_by_the_shift(blur):
     shift = torch.tensor([30.0, -20.0, 5.0], dtype=torch.float64)
     result = sinkhorn_velocity(x, x + shift, blur=blur, **EXACT)
     torch.testing.assert_close(result.v, shift.expand_as(x), rtol=1e-7, atol=1e-6)
-    divergence = sinkhorn_divergence(x, x + shift, blur=blur, **EXACT)
+    divergence = sinkhorn_divergence(x, x + shift, blur=blur, **EXACT).value
     assert divergence.item() == pytest.approx(shift.square().sum().item() / 2, rel=1e-7)
 
 
@@ -90,7 +90,7 @@ def test_a_cloud_at_its_target_stays():
     permuted = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
     result = sinkhorn_velocity(x, permuted, blur=0.4, **EXACT)
     assert result.v.abs().max() < 1e-7
-    assert abs(sinkhorn_divergence(x, permuted, blur=0.4, **EXACT).item()) < 1e-9
+    assert abs(sinkhorn_divergence(x, permuted, blur=0.4, **EXACT).value.item()) < 1e-9
 
 
 def test_small_blur_is_the_optimal_assignment():
@@ -147,7 +147,8 @@ def test_divergence_and_gradient_against_geomloss(blur):
     loss = geomloss.SamplesLoss("sinkhorn", p=2, blur=blur, scaling=0.99, backend="tensorized")
     expected = loss(moving, y)
     (gradient,) = torch.autograd.grad(expected, moving)
-    assert sinkhorn_divergence(x, y, blur=blur, **EXACT).item() == pytest.approx(expected.item(), rel=0.02)
+    divergence = sinkhorn_divergence(x, y, blur=blur, **EXACT).value
+    assert divergence.item() == pytest.approx(expected.item(), rel=0.02)
     velocity = sinkhorn_velocity(x, y, blur=blur, **EXACT).v
     assert (velocity + len(x) * gradient).norm() / velocity.norm() < 0.05
 
@@ -191,7 +192,7 @@ def test_recomputed_blocks_and_a_coarse_start_give_the_answer_of_a_stored_plan(
     x, y = (torch.stack([cloud, cloud + 1]) for cloud in clouds(70, 90))
     a = torch.stack([random_weights(70, 0), random_weights(70, 1)])
     options = {"blur": blur, "a": a, "tol": 1e-6, "max_iter": 20_000}
-    stored, divergence = sinkhorn_velocity(x, y, **options), sinkhorn_divergence(x, y, **options)
+    stored, divergence = sinkhorn_velocity(x, y, **options), sinkhorn_divergence(x, y, **options).value
     monkeypatch.setattr(_plan, "_STORED_SIZE", {"cpu": 0})
     monkeypatch.setattr(_plan, "_BLOCK_SIZE", {"cpu": 4000})
     monkeypatch.setattr(_problem, "_COARSE_POINTS", coarse_points)
@@ -201,7 +202,7 @@ def test_recomputed_blocks_and_a_coarse_start_give_the_answer_of_a_stored_plan(
     assert stored.converged.all()
     assert streamed.converged.all()
     torch.testing.assert_close(streamed.v, stored.v, rtol=0, atol=1e-3)
-    torch.testing.assert_close(sinkhorn_divergence(x, y, **options), divergence, rtol=1e-5, atol=0)
+    torch.testing.assert_close(sinkhorn_divergence(x, y, **options).value, divergence, rtol=1e-5, atol=0)
 
 
 def test_an_easy_problem_does_not_move_while_a_hard_one_is_solved():
@@ -293,6 +294,24 @@ def test_unconverged_is_said():
     result = sinkhorn_velocity(x, y, blur=0.01, tol=1e-9, max_iter=3)
     assert not result.converged
     assert result.marginal_error > 1e-9
+
+
+@pytest.mark.parametrize("max_iter", [1, 3, 1000])
+def test_a_divergence_is_as_good_as_the_worst_of_its_problems(max_iter):
+    """Of those of points to points, points to one point, and one point to points, where others are worst."""
+    x, y = (torch.stack(pair) for pair in zip(clouds(seed=0), clouds(seed=1), strict=True))
+    options = {"blur": 0.3, "tol": 1e-4, "max_iter": max_iter}
+    for source, target in ((x, y), (x, y[:, :1]), (x[:, :1], y)):
+        answer = sinkhorn_divergence(source, target, **options)
+        solved = [
+            sinkhorn_potentials(source, target, **options),
+            *(symmetric_potential(cloud, **options) for cloud in (source, target)),
+        ]
+        errors = torch.stack([each.marginal_error for each in solved])
+        assert torch.equal(answer.marginal_error, errors.amax(0))
+        assert torch.equal(answer.converged, (errors <= 1e-4).all(0))
+        assert answer.n_iters == max(each.n_iters for each in solved)
+        assert answer.converged.all() == (max_iter == 1000)
 
 
 def test_points_of_weight_zero_count_for_nothing():

@@ -37,7 +37,7 @@ def test_positions_and_velocities_are_paired(step_size):
 def test_every_step_lowers_the_divergence(blur, step_size):
     x, y = clouds()
     flow = particle_flow(x, y, blur=blur, n_steps=6, step_size=step_size, tol=1e-6)
-    divergences = [sinkhorn_divergence(x_k, y, blur=blur, tol=1e-8).item() for x_k in flow.x]
+    divergences = [sinkhorn_divergence(x_k, y, blur=blur, tol=1e-8).value.item() for x_k in flow.x]
     assert np.all(np.diff(divergences) < 0)
     assert divergences[-1] < 0.05 * divergences[0]
 
