@@ -2,116 +2,119 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
-
-import torch
-
-from sklearn_nsgf._base import NetworkFlowTransport
-from sklearn_nsgf._sinkhorn_flow import resolve_blur
-from sklearn_nsgf._sklearn import Interval, StrOptions
-from sklearn_nsgf._strata import Stratum
-from sklearn_nsgf.flow import Couplings
-from sklearn_nsgf.flow._coupling import COUPLINGS
+from sklearn_nsgf._base import SingleFlowTransport
+from sklearn_nsgf._data.space import Space
+from sklearn_nsgf._data.units import blur_in_units
+from sklearn_nsgf._learning.paths import StraightPaths
+from sklearn_nsgf._parameters import COUNT, COUPLING, POSITIVE, SHARED
+from sklearn_nsgf._sklearn import StrOptions
 
 
-class FlowMatchingTransport(NetworkFlowTransport):
+class FlowMatchingTransport(SingleFlowTransport):
     """Transport between two samples by flow matching.
 
-    Points of source and target minibatches are paired, and a network learns the velocity of the
-    straight lines between the pairs as a function of place and time. The learnt flow transports any
-    point, also new ones; source and target need no pairing and may differ in size.
+    Points of source and target minibatches are paired. A network learns the velocity of the straight lines
+    between them as a function of position and time. The learnt flow transports new points too. Source and
+    target need no pairing and may differ in size.
 
     Parameters
     ----------
     coupling : {"exact", "independent", "sinkhorn"}, default="exact"
-        How the points of two minibatches are paired. "independent" is at random [1]_, also known as
-        I-CFM and as rectified flow before its first rectification. "exact" is by optimal transport
-        for the squared distance, OT-CFM [2]_; time grows as the cube of `coupling_batch_size`.
-        "sinkhorn" draws from the entropic plan, which serves larger minibatches.
+        How to pair the points of two minibatches. "independent" pairs at random [1]_; this is also known as
+        I-CFM, and as rectified flow before its first rectification. "exact" solves optimal transport for the
+        squared distance, OT-CFM [2]_; its time grows with the cube of `coupling_batch_size`. "sinkhorn" draws
+        pairs from the entropic plan and suits larger minibatches.
     coupling_batch_size : int, default=512
-        Points in each of the two minibatches; at most the rows there are.
+        Number of points in each of the two paired minibatches, capped by the rows there are.
     n_couplings : int, default=512
-        Number of paired minibatches in the whole of the training.
+        Number of paired minibatches in the whole training.
     pool_size : int or None, default=None
-        Paired minibatches held at a time; later ones are made while the network is trained, and take
-        the place of the first. None holds as many as 1 GiB can.
+        Number of paired minibatches held at a time. Later ones are made during training and replace the
+        oldest. None holds as many as fit in 1 GiB.
     blur : "auto", float, default="auto"
-        For the coupling "sinkhorn": the square root of the entropic temperature, as a fraction of the
-        target's root mean squared pairwise distance.
+        For `coupling="sinkhorn"`: the square root of the entropic temperature, as a fraction of the target's
+        root mean squared pairwise distance. "auto" depends on the number of features.
     n_steps : int, default=10
         Number of steps of `transform`.
     solver : {"euler", "midpoint", "heun", "rk4"}, default="euler"
-        Integrator of the learnt flow.
+        ODE integrator of the learnt flow.
     network : Module, callable or None, default=None
-        Velocity network: a `torch.nn.Module` (copied, its weights are the start), or a callable that
-        makes one from the shape of a point, ``(n_features,)`` or (C, H, W) for images, and for
-        `labels="condition"` the number of classes. It is called as ``network(t, x)``, with the class indices
-        as ``network(t, x, y)``. None is a multi-layer perceptron, and a `sklearn_nsgf.networks.UNet` for
-        images.
+        Velocity network: a `torch.nn.Module`, which is copied and trained from its weights, or a callable
+        that makes one from the shape of a point, ``(n_features,)`` or (C, H, W), and, for
+        `label_mode="condition"`, the number of classes. It is called as ``network(t, x)``, or ``network(t, x,
+        y)`` with class indices. None is a multi-layer perceptron for vectors and a
+        `sklearn_nsgf.networks.UNet` for images.
     hidden_layer_sizes : sequence of int, default=(256, 256, 256)
-        Widths of the perceptron's layers; not used with a `network`.
+        Layer widths of the multi-layer perceptron. Ignored if `network` is given, and for images.
     learning_rate : "auto" or float, default="auto"
-        Largest rate of Adam's schedule: a short warm-up, then a cosine to zero. "auto" is 0.005 for the
-        perceptron and 0.001 for other networks.
+        Peak rate of Adam's schedule, a short warm-up followed by a cosine decay to zero. "auto" is 0.005 for
+        the perceptron and 0.001 for other networks.
     batch_size : int, default=256
-        Points in each optimiser step.
+        Number of points in each optimiser step.
     max_iter : int, default=4000
         Number of optimiser steps.
     early_stopping : "auto" or bool, default="auto"
-        Whether to hold out rows of both clouds, and stop when the loss on flows between them stops
-        improving. The best network is kept. "auto" does so if there is a source sample and one
-        of the two has fewer than 5 000 rows: velocities of so few points can be learnt by heart. Noise is
+        Whether to hold out rows of both samples and stop when the loss on flows between them no longer
+        improves. The best network is kept. "auto" does so if there is a source sample and either sample has
+        fewer than 5 000 rows, since a network can memorise so few. A noise source cannot be memorised: it is
         drawn afresh.
     validation_fraction : float, default=0.1
-        Share of the rows to hold out for early stopping.
+        Share of the rows that early stopping holds out.
     n_iter_no_change : int, default=10
-        Evaluations without an improvement before stopping; there are about 50 in `max_iter`.
-    labels : {"ignore", "condition", "couple"}, default="ignore"
-        What `fit` does with class labels in `y`. "condition" learns a flow for each class, and the network
-        sees which: `transform` and `sample` take `labels`. With "couple" the points of a class in
-        the source only go to points of that class in the target, and the network does not see it: new
-        points need no label. There -1 stands for an unknown class: an entropic plan between both samples
-        tells the most probable one.
+        Number of evaluations without improvement before training stops. There are about 50 evaluations in
+        `max_iter`.
+    label_mode : {"ignore", "condition", "couple"}, default="ignore"
+        How `fit` uses class labels in `y`. "condition" learns one flow per class and shows the class to the
+        network: `transform` and `sample` then take `labels`. "couple" sends the source points of a class only
+        to target points of that class and hides the class from the network: new points need no label. With
+        "couple", -1 marks an unlabelled row; its class comes from an entropic plan between the two samples.
     standardize : bool, default=True
-        Whether every feature has a scale of its own. Otherwise one scale serves all, and the distances
-        that the transport minimises are those of the data. Images have one scale in any case.
+        Whether each feature is scaled separately. If not, all features share one scale, and the transport
+        minimises distances in the data's own geometry. Images always share one scale.
     image_shape : tuple of int or None, default=None
-        (H, W), (H, W, C) or (C, H, W) where `X` holds images as flat rows. Arrays of three or four
+        (H, W), (H, W, C) or (C, H, W) if the rows of `X` are flattened images. Arrays of three or four
         dimensions hold images without it.
     channel_axis : {1, -1} or None, default=None
-        Axis of the channels in an array of images, (n, C, H, W) or (n, H, W, C). None finds it: the axis
-        with at most 4 entries, if that is only one of the two.
+        Channel axis of an array of images, (n, C, H, W) or (n, H, W, C). None picks the axis with at most 4
+        entries and raises an error if both or neither qualify.
     warm_start : bool, default=False
-        Whether `fit` goes on from the networks and the units of the last fit, with new minibatches and
-        a constant learning rate.
+        Whether `fit` continues from the networks and units of the last fit, with new minibatches and a
+        constant learning rate.
     compile : bool, default=False
         Whether to train through `torch.compile`, which needs a compiler on a CPU.
     device : str, default="auto"
-        "auto" is CUDA where there is a CUDA GPU and else the CPU; "cpu", "cuda", "cuda:1", "mps".
+        "auto" uses CUDA if a CUDA GPU is present and the CPU otherwise. Also "cpu", "cuda", "cuda:1" or
+        "mps".
     n_jobs : int, default=None
-        Minibatches at a time on the CPU. None means as many as torch has threads unless
-        `joblib.parallel_config` asks for more than one. The result is the same for any number.
+        Number of minibatches made at a time on the CPU. None uses torch's thread count unless
+        `joblib.parallel_config` asks for more than one. The result does not depend on it.
     random_state : int, RandomState instance or None, default=None
-        Seed of the minibatches, the initial network and the training. The same seed gives the
-        same bytes on the same machine with the same number of torch threads.
+        Seed of the minibatches, the initial network and the training. The same seed gives the same bytes on
+        the same machine with the same number of torch threads.
     verbose : int, default=0
-        Whether to log a line for each phase to the logger "sklearn_nsgf".
+        If positive, log one line per phase to the logger "sklearn_nsgf".
 
     Attributes
     ----------
+    model_ : FlowModel
+        Everything that the fit learnt. The other attributes read it.
     network_ : Module
         The trained velocity network, in standardised units, on the CPU.
+    blur_ : float
+        Blur in standardised units.
     loss_curve_ : list of float
-        Training loss at about 50 evaluations, each the mean since the last one.
+        Training loss at about 50 evaluations, each averaged since the last one.
     validation_curve_ : list of float
-        Validation loss at the same evaluations, without those in the first 15 % of `max_iter`; empty without
-        early stopping.
+        Validation loss at the same evaluations, except for those in the first 15 % of `max_iter`. Empty
+        without early stopping.
     n_iter_ : int
-        Optimiser steps taken.
+        Number of optimiser steps taken.
     n_function_evaluations_ : int
-        Evaluations of the velocity network that one `transform` costs.
+        Number of velocity network evaluations in one `transform`.
+    from_noise_ : bool
+        Whether the source is the normal distribution, as after `fit(X)`.
     classes_ : ndarray of shape (n_classes,)
-        The labels, sorted; not with `labels="ignore"`.
+        The sorted labels; absent with `label_mode="ignore"`.
     device_ : str
         Device of the fit.
     n_features_in_ : int
@@ -143,14 +146,12 @@ class FlowMatchingTransport(NetworkFlowTransport):
     True
     """
 
-    _training_task = "straight flow"
+    _n_phases = 1
     _parameter_constraints: dict = {
-        **NetworkFlowTransport._parameter_constraints,
-        "coupling": [StrOptions(set(COUPLINGS))],
-        "coupling_batch_size": [Interval(Integral, 1, None, closed="left")],
-        "n_couplings": [Interval(Integral, 1, None, closed="left")],
-        "pool_size": [None, Interval(Integral, 1, None, closed="left")],
-        "blur": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        **SHARED,
+        **COUPLING,
+        "n_steps": [COUNT],
+        "blur": [StrOptions({"auto"}), POSITIVE],
     }
 
     def __init__(
@@ -171,7 +172,7 @@ class FlowMatchingTransport(NetworkFlowTransport):
         early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=10,
-        labels="ignore",
+        label_mode="ignore",
         standardize=True,
         image_shape=None,
         channel_axis=None,
@@ -197,7 +198,7 @@ class FlowMatchingTransport(NetworkFlowTransport):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
-        self.labels = labels
+        self.label_mode = label_mode
         self.standardize = standardize
         self.image_shape = image_shape
         self.channel_axis = channel_axis
@@ -208,20 +209,11 @@ class FlowMatchingTransport(NetworkFlowTransport):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _block_plan(self, strata: list[Stratum]) -> tuple[int, int]:
-        if len(strata) == 1:
-            return self.n_couplings, self.coupling_batch_size
-        # Larger minibatches would have other shares of the classes.
-        n_rows = sum(each.source.n_rows for each in strata)
-        return self.n_couplings, int(min(self.coupling_batch_size, n_rows))
-
-    def _make_blocks(self, stratum: Stratum, n_points: int, device: torch.device) -> Couplings:
-        return Couplings(
-            stratum.source,
-            stratum.target,
+    def _paths(self, space: Space) -> StraightPaths:
+        return StraightPaths(
+            n_blocks=self.n_couplings,
+            batch_size=self.coupling_batch_size,
             coupling=self.coupling,
-            n_points=n_points,
-            device=device,
+            blur=blur_in_units(self.blur, space.units),
             n_jobs=self.n_jobs,
-            blur=resolve_blur(self.blur, self._scaling),
         )

@@ -37,6 +37,7 @@ __all__ = [
     "check_method_params",
     "fit_context",
     "get_feature_names",
+    "has_callbacks",
     "output_container",
     "safe_indexing",
     "with_callbacks",
@@ -51,3 +52,8 @@ safe_indexing = _safe_indexing
 def output_container(estimator) -> str:
     """What `set_output` asks `transform` for: "default", "pandas" or "polars"."""
     return _get_output_config("transform", estimator)["dense"]
+
+
+def has_callbacks(estimator) -> bool:
+    """Whether `set_callbacks` has given the estimator any."""
+    return bool(getattr(estimator, "_skl_callbacks", None))

@@ -16,7 +16,7 @@ from sklearn.model_selection import BaseCrossValidator, StratifiedKFold
 from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_array, check_is_fitted
 
 from sklearn_nsgf._sklearn import check_method_params, safe_indexing
 
@@ -109,7 +109,7 @@ def split_domains(X, sample_domain, y=None):
     (array([0., 1.]), array([5.]))
     """
     X = np.asarray(X) if isinstance(X, (list, tuple)) else X
-    is_source = check_sample_domain(sample_domain, X.shape[0], require=("source", "target"))
+    is_source = source_mask(sample_domain, X.shape[0], require=("source", "target"))
     parts = [safe_indexing(X, rows) for rows in (np.flatnonzero(is_source), np.flatnonzero(~is_source))]
     if y is not None:
         if len(y) != len(is_source):
@@ -118,7 +118,18 @@ def split_domains(X, sample_domain, y=None):
     return tuple(parts)
 
 
-def check_sample_domain(sample_domain, n_samples: int, *, require: tuple[str, ...] = ()) -> np.ndarray:
+def any_array(y) -> np.ndarray:
+    """`y` as an array of any shape and type, lists and scikit-learn's array-likes included."""
+    options = {"ensure_2d": False, "allow_nd": True, "dtype": None, "ensure_all_finite": False}
+    return check_array(y, input_name="y", **options)
+
+
+def is_target(y) -> bool:
+    """Whether `y` is a target sample, and not None or labels of one dimension."""
+    return y is not None and any_array(y).ndim > 1
+
+
+def source_mask(sample_domain, n_samples: int, *, require: tuple[str, ...] = ()) -> np.ndarray:
     """Which rows are the source's.
 
     Parameters
@@ -245,7 +256,7 @@ class DomainKFold(BaseCrossValidator):
                 "after sklearn.set_config(enable_metadata_routing=True), or as groups=... without metadata "
                 "routing."
             )
-        is_source = check_sample_domain(domains, _n_rows(X), require=("source", "target"))
+        is_source = source_mask(domains, _n_rows(X), require=("source", "target"))
         folds = StratifiedKFold(self.n_splits, shuffle=self.shuffle, random_state=self.random_state)
         n_source, n_target = is_source.sum(), (~is_source).sum()
         if min(n_source, n_target) < self.n_splits:
@@ -353,7 +364,7 @@ class SourceOnly(MetaEstimatorMixin, BaseEstimator):
         if get_config()["enable_metadata_routing"]:
             fit_params = process_routing(self, "fit", sample_domain=sample_domain, **fit_params).estimator.fit
         if sample_domain is not None:
-            is_source = check_sample_domain(sample_domain, _n_rows(X), require=("source",))
+            is_source = source_mask(sample_domain, _n_rows(X), require=("source",))
             rows = np.flatnonzero(is_source)
             if y is not None and len(y) != len(is_source):
                 raise ValueError(f"y has {len(y)} entries and X has {len(is_source)} rows; expected as many.")

@@ -7,7 +7,8 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_nsgf._validation import check_samples, check_target, is_target
+from sklearn_nsgf._data.check import check_samples, check_target
+from sklearn_nsgf.domains import is_target
 
 __all__ = ["LossCurveDisplay", "TrajectoryDisplay", "TransportDisplay"]
 
@@ -145,7 +146,7 @@ class TrajectoryDisplay:
         X : array-like of shape (n_samples, n_features) or images
             Points of the source, few enough for a line each.
         labels : label or array-like of shape (n_samples,), default=None
-            Class of each point, or one for all; for an estimator with `labels="condition"`.
+            Class of each point, or one for all; for an estimator with `label_mode="condition"`.
         n_steps : int, default=None
             Number of steps, of `NSGFPlusPlus` in each phase; by default the estimator's own.
         solver : {"euler", "midpoint", "heun", "rk4"}, default=None
@@ -162,9 +163,10 @@ class TrajectoryDisplay:
         display : TrajectoryDisplay
         """
         check_is_fitted(estimator)
+        layout = estimator.model_.space.layout
         path = estimator.integrate(X, labels=labels, n_steps=n_steps, solver=solver, return_path=True)
         display = cls(
-            _as_pictures(estimator, path),
+            layout.to_pictures(path),
             _node_times(estimator, n_steps, len(path)),
             features=features,
             feature_names=getattr(estimator, "feature_names_in_", None),
@@ -327,7 +329,7 @@ class TransportDisplay:
         y : array-like of shape (n_target, n_features) or (n_samples,), default=None
             Target sample. One-dimensional labels are ignored.
         labels : label or array-like of shape (n_samples,), default=None
-            Class of each point, or one for all; for an estimator with `labels="condition"`.
+            Class of each point, or one for all; for an estimator with `label_mode="condition"`.
         features : (int or str, int or str), default=(0, 1)
             The two features to draw, by index or, if the estimator was fitted on a DataFrame, by name.
         ax : Axes, default=None
@@ -344,12 +346,14 @@ class TransportDisplay:
         display : TransportDisplay
         """
         check_is_fitted(estimator)
-        X_target = None
+        space = estimator.model_.space
+        layout, X_target = space.layout, None
         if is_target(y):
-            X_target = _as_pictures(estimator, check_target(estimator, y, ensure_min_samples=1))
+            y = check_target(y, layout, space.feature_names, ensure_min_samples=1)
+            X_target = layout.to_pictures(y)
         display = cls(
-            _as_pictures(estimator, check_samples(estimator, X)),
-            _as_pictures(estimator, estimator.integrate(X, labels=labels)),
+            layout.to_pictures(check_samples(estimator, X, layout)),
+            layout.to_pictures(estimator.integrate(X, labels=labels)),
             X_target,
             features=features,
             feature_names=getattr(estimator, "feature_names_in_", None),
@@ -461,18 +465,17 @@ class LossCurveDisplay:
         """
         check_is_fitted(estimator)
         name = type(estimator).__name__
-        networks = {name: estimator}
-        if not hasattr(estimator, "n_function_evaluations_"):
+        if not hasattr(estimator, "model_"):
             raise TypeError(f"{name} has no loss curve: expected a fitted flow of this package.")
-        if hasattr(estimator, "sinkhorn_flow_"):
-            networks = {"Sinkhorn flow": estimator.sinkhorn_flow_}
-            if estimator.straight_flow_ is not None:
-                networks["straight flow"] = estimator.straight_flow_
+        legs = estimator.model_.legs
+        names = [name] if len(legs) == 1 else ["Sinkhorn flow", "straight flow"]
         curves, validation_curves = {}, {}
-        for name, network in networks.items():
-            curves[name] = (network._loss_steps, network.loss_curve_)
-            if network.validation_curve_:
-                validation_curves[name] = (network._validation_steps, network.validation_curve_)
+        for name, leg in zip(names, legs, strict=True):
+            if leg is None:
+                continue
+            curves[name] = (leg.curves.loss_steps, leg.curves.loss)
+            if leg.curves.validation:
+                validation_curves[name] = (leg.curves.validation_steps, leg.curves.validation)
         return cls(curves, validation_curves).plot(ax, log_scale, **line_kw)
 
 
@@ -514,9 +517,9 @@ def _choose_features(features, n_features, feature_names):
 
 def _node_times(estimator, n_steps, n_nodes):
     """Times of the nodes of a path from 0 on, of which each phase of NSGF++ has a half."""
-    if not hasattr(estimator, "sinkhorn_flow_"):
+    if len(estimator.model_.legs) == 1:
         return np.linspace(0, 1, n_nodes)
-    n_first = estimator.sinkhorn_flow_.n_steps if n_steps is None else n_steps
+    n_first = estimator.n_sinkhorn_steps if n_steps is None else n_steps
     # Nothing is left for the second half if `fit` was interrupted before it.
     second = np.linspace(0.5, 1, n_nodes - n_first)[1:]
     return np.concatenate([np.linspace(0, 0.5, n_first + 1), second])
@@ -524,18 +527,6 @@ def _node_times(estimator, n_steps, n_nodes):
 
 def _time_label(time):
     return f"t = {time:.2g}"
-
-
-def _as_pictures(estimator, X):
-    """Samples as images with the channels last if the estimator was fitted on images, else as they are."""
-    layout = estimator._layout
-    if layout.picture_shape is None:
-        return X
-    leading = X.shape[: X.ndim - len(layout.sample_shape)]
-    pictures = X.reshape(*leading, *layout.picture_shape)
-    if layout.channel_axis is None:
-        return pictures
-    return np.moveaxis(pictures, len(leading) + layout.channel_axis, -1)
 
 
 def _grey_range(pictures):

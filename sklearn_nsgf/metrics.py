@@ -18,7 +18,7 @@ from sklearn.utils.metadata_routing import MetadataRequest
 
 from sklearn_nsgf._torch import one_thread
 from sklearn_nsgf._warn import warn_caller
-from sklearn_nsgf.domains import check_sample_domain
+from sklearn_nsgf.domains import is_target, source_mask
 from sklearn_nsgf.flow import sinkhorn_divergence as _sinkhorn_divergence
 
 __all__ = [
@@ -342,7 +342,7 @@ def make_transport_scorer(metric="energy_distance", **metric_params):
     - neither: `estimator.sample` with `X`, for estimators that were fitted without a source; in a pipeline
       with `X` as it comes out of the earlier steps.
 
-    One-dimensional `y` (labels) is not compared; an estimator with ``labels="condition"`` is given it. Of
+    One-dimensional `y` (labels) is not compared; an estimator with ``label_mode="condition"`` is given it. Of
     a fitted search it is the best estimator that counts. With metadata routing a search passes
     `sample_domain` on without further ado; without it searches pass none to a scorer.
 
@@ -423,9 +423,9 @@ def _samples_to_compare(estimator, X, y, sample_domain):
     while hasattr(estimator, "best_estimator_"):
         estimator = estimator.best_estimator_
     last_step = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
-    # Labels have one dimension, also those in a list.
-    has_target = y is not None and len(np.shape(y)) > 1
-    labels = {"labels": y} if getattr(last_step, "labels", None) == "condition" and not has_target else {}
+    has_target = is_target(y)
+    sees_labels = getattr(last_step, "label_mode", None) == "condition"
+    labels = {"labels": y} if sees_labels and not has_target else {}
     if has_target:
         if sample_domain is not None:
             raise ValueError(
@@ -435,11 +435,11 @@ def _samples_to_compare(estimator, X, y, sample_domain):
         return estimator.transform(X), y
     if sample_domain is not None:
         n_samples = X.shape[0] if hasattr(X, "shape") else len(X)
-        is_source = check_sample_domain(sample_domain, n_samples, require=("source", "target"))
+        is_source = source_mask(sample_domain, n_samples, require=("source", "target"))
         Z = np.asarray(estimator.transform(X, sample_domain=sample_domain, **labels))
         return Z[is_source], Z[~is_source]
     # The package's own estimators know what they were fitted on.
-    if not hasattr(last_step, "sample") or getattr(last_step, "_source_rows", None) is not None:
+    if not hasattr(last_step, "sample") or not getattr(last_step, "from_noise_", True):
         raise ValueError(
             f"{type(last_step).__name__} transports a source to a target, and the scorer got X alone. Pass "
             "the target sample as y, or both samples in X with sample_domain; a search hands sample_domain "

@@ -1,4 +1,4 @@
-"""Hashes of what fits answer, from before the fitted model became an object; `python tests/golden.py --write`."""
+"""Hashes of what fits answered before the fitted model became an object."""
 
 import hashlib
 import json
@@ -68,17 +68,25 @@ CASES = {
     "n predicted times": lambda: [N(**PREDICTED).fit(source, target).transition_time(source)],
     "s noise": lambda: generation(S(**NSGF).fit(target.astype(np.float32)), target.astype(np.float32)),
     "n noise": lambda: generation(N(**BOTH).fit(target), target),
-    "f sinkhorn": lambda: answers(F(**FM, coupling="sinkhorn", early_stopping=False).fit(source, target), source),
+    "f sinkhorn": lambda: answers(
+        F(**FM, coupling="sinkhorn", early_stopping=False).fit(source, target), source
+    ),
     "s rolling": lambda: answers(S(**NSGF, pool_size=2, early_stopping=True).fit(source, target), source),
     "f rolling": lambda: answers(F(**FM, pool_size=2, solver="rk4").fit(source, target), source),
-    "s condition": lambda: answers(S(**NSGF, **{MODE: "condition"}).fit(X, y, sample_domain=domain), source, labels=ys),
-    "n condition": lambda: answers(N(**BOTH, **{MODE: "condition"}).fit(X, y, sample_domain=domain), source, labels=ys),
+    "s condition": lambda: answers(
+        S(**NSGF, **{MODE: "condition"}).fit(X, y, sample_domain=domain), source, labels=ys
+    ),
+    "n condition": lambda: answers(
+        N(**BOTH, **{MODE: "condition"}).fit(X, y, sample_domain=domain), source, labels=ys
+    ),
     "f condition noise": lambda: [F(**FM, **{MODE: "condition"}).fit(target, yt).sample(20, random_state=0)],
     "s couple": lambda: answers(S(**NSGF, **{MODE: "couple"}).fit(X, partly, sample_domain=domain), source),
     "n couple": lambda: answers(N(**BOTH, **{MODE: "couple"}).fit(X, partly, sample_domain=domain), source),
     "s grey": lambda: generation(S(**TINY, **FLOWS).fit(grey), grey),
     "n colour": lambda: [N(**TINY, **FLOWS, **COUPLINGS).fit(colour).sample(3, random_state=0)],
-    "n predicted grey": lambda: generation(N(**TINY, **FLOWS, **COUPLINGS, transition="predicted").fit(grey), grey),
+    "n predicted grey": lambda: generation(
+        N(**TINY, **FLOWS, **COUPLINGS, transition="predicted").fit(grey), grey
+    ),
     "s warm": lambda: answers(twice(S(**NSGF), source, target), source),
     "n warm": lambda: answers(twice(N(**BOTH), source, target), source),
     "n predicted warm": lambda: answers(twice(N(**PREDICTED), source, target), source),
@@ -106,7 +114,7 @@ def main():
         FILE.write_text(json.dumps(found, indent=1))
     expected = json.loads(FILE.read_text())
     changed = [name for name in found if found[name] != expected[name]]
-    print(f"{len(found) - len(changed)} of {len(found)} as before; changed: {changed}")
+    sys.stdout.write(f"{len(found) - len(changed)} of {len(found)} as before; changed: {changed}\n")
 
 
 if __name__ == "__main__":

@@ -8,14 +8,14 @@ from sklearn_nsgf.domains import split_domains
 
 
 class MeanShift(TransformerMixin, BaseEstimator):
-    """Adds `part` of the difference of the means; with `labels="condition"` of the means in each class."""
+    """Adds `part` of the difference of the means, and takes labels with `label_mode="condition"`."""
 
     __metadata_request__fit = {"sample_domain": True}
     __metadata_request__transform = {"sample_domain": True, "labels": True}
 
-    def __init__(self, part=1.0, labels="ignore"):
+    def __init__(self, part=1.0, label_mode="ignore"):
         self.part = part
-        self.labels = labels
+        self.label_mode = label_mode
 
     def fit(self, X, y=None, *, sample_domain=None):
         if sample_domain is not None:

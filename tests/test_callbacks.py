@@ -91,9 +91,9 @@ def modes():
         "two samples": ({}, (source, target), {}),
         "generation": ({}, (target,), {}),
         "stacked": ({}, (X,), {"sample_domain": domain}),
-        "couple": ({"labels": "couple"}, (X, y), {"sample_domain": domain}),
-        "condition": ({"labels": "condition"}, (X, y), {"sample_domain": domain}),
-        "condition from noise": ({"labels": "condition"}, (target, labels[1]), {}),
+        "couple": ({"label_mode": "couple"}, (X, y), {"sample_domain": domain}),
+        "condition": ({"label_mode": "condition"}, (X, y), {"sample_domain": domain}),
+        "condition from noise": ({"label_mode": "condition"}, (target, labels[1]), {}),
         "images": ({"max_iter": 2}, (images,), {}),
     }
 

@@ -27,7 +27,7 @@ class SmallNetwork(MLP):
 OPTIONS = {
     SinkhornFlowTransport: [
         {},
-        {"blur": 0.2, "scaling": 0.8},
+        {"blur": 0.2},
         {"blur": (0.5, 0.1), "step_size": 0.5},
         {"n_steps": 2, "step_size": (0.5, 1.0), "solver": "rk4"},
         {"solver": "midpoint"},

@@ -5,7 +5,7 @@ import pytest
 from sklearn.model_selection import GridSearchCV
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
-from sklearn_nsgf._validation import find_layout
+from sklearn_nsgf._data.layout import find_layout
 from sklearn_nsgf.networks import UNet
 
 SMALL = {"max_iter": 2, "batch_size": 4, "random_state": 0}
@@ -124,7 +124,7 @@ def test_grey_values_of_rows_are_numbers():
 
 def test_images_have_one_scale():
     est = SinkhornFlowTransport(**SMALL_FLOW, network=tiny_unet).fit(images(20, 6, 6))
-    assert np.ptp(est._scaling.scale) == 0
+    assert np.ptp(est.model_.space.units.scale) == 0
 
 
 def test_the_default_network_is_a_unet():

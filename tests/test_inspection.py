@@ -1,3 +1,4 @@
+import copy
 import subprocess
 import sys
 
@@ -9,7 +10,9 @@ from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_nsgf import NSGFPlusPlus, SinkhornFlowTransport
-from sklearn_nsgf._validation import find_layout
+from sklearn_nsgf._data.layout import find_layout
+from sklearn_nsgf._data.space import Space
+from sklearn_nsgf._model.model import FlowModel
 from sklearn_nsgf.inspection import LossCurveDisplay, TrajectoryDisplay, TransportDisplay
 
 TINY = {"n_flows": 2, "flow_batch_size": 32, "hidden_layer_sizes": (8,), "max_iter": 20, "random_state": 0}
@@ -45,8 +48,8 @@ class Picture(SinkhornFlowTransport):
 
     def __init__(self, sample_shape, image_shape=None, channel_axis=None):
         super().__init__(image_shape=image_shape, channel_axis=channel_axis)
-        self._layout = find_layout(sample_shape, image_shape, channel_axis)
-        self.n_features_in_, self.device_ = int(np.prod(sample_shape)), "cpu"
+        space = Space(find_layout(sample_shape, image_shape, channel_axis), None, None, None)
+        self.model_ = FlowModel(space, None, [0], [None], "cpu")
 
     def integrate(self, X, *, labels=None, n_steps=None, solver=None, return_path=False):
         path = np.stack([X + share for share in np.linspace(0, 1, (n_steps or 3) + 1)])
@@ -84,14 +87,14 @@ def test_each_phase_has_half_of_the_time(pyplot, two_phases, clouds):
 
 
 def test_the_second_phase_may_be_missing(pyplot, two_phases, clouds):
-    straight = two_phases.straight_flow_
-    two_phases.straight_flow_ = None
-    try:
-        display = TrajectoryDisplay.from_estimator(two_phases, clouds[0][:3])
-        np.testing.assert_allclose(display.times, [0, 0.25, 0.5])
-        assert list(LossCurveDisplay.from_estimator(two_phases).lines_) == ["Sinkhorn flow"]
-    finally:
-        two_phases.straight_flow_ = straight
+    model = two_phases.model_
+    est = copy.copy(two_phases)
+    legs = model.legs[0], None
+    est.model_ = FlowModel(model.space, model.source, model.n_seen, legs, model.device)
+    assert est.straight_flow_ is None
+    display = TrajectoryDisplay.from_estimator(est, clouds[0][:3])
+    np.testing.assert_allclose(display.times, [0, 0.25, 0.5])
+    assert list(LossCurveDisplay.from_estimator(est).lines_) == ["Sinkhorn flow"]
 
 
 def test_transport_is_that_of_transform(pyplot, flow, clouds):
@@ -353,7 +356,7 @@ def test_a_conditional_flow_is_told_the_classes():
     rng = np.random.default_rng(0)
     X, codes = rng.normal(size=(30, 2)), np.arange(30) % 2
     options = {"max_iter": 2, "n_flows": 1, "flow_batch_size": 16, "hidden_layer_sizes": (4,)}
-    est = SinkhornFlowTransport(labels="condition", **options).fit(X, codes)
+    est = SinkhornFlowTransport(label_mode="condition", **options).fit(X, codes)
     display = TrajectoryDisplay.from_estimator(est, X, labels=codes)
     np.testing.assert_array_equal(display.path[-1], est.transform(X, labels=codes))
     display = TransportDisplay.from_estimator(est, X, labels=1)

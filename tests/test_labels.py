@@ -1,9 +1,10 @@
-"""Classes in the fit: `labels="condition"` and `labels="couple"`."""
+"""Classes in the fit: `label_mode="condition"` and `label_mode="couple"`."""
 
 import numpy as np
 import pytest
 
-from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport, _base
+from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
+from sklearn_nsgf._model import reservoir
 from sklearn_nsgf.domains import stack_domains
 from sklearn_nsgf.flow import class_probabilities
 from sklearn_nsgf.networks import MLP, UNet
@@ -32,7 +33,7 @@ def unequal_classes(seed=0):
 
 @pytest.fixture(params=ESTIMATORS)
 def est(request):
-    return ESTIMATORS[request.param].set_params(labels="ignore")
+    return ESTIMATORS[request.param].set_params(label_mode="ignore")
 
 
 def stacked(names=False):
@@ -43,7 +44,7 @@ def stacked(names=False):
 
 def test_coupled_classes_stay_together_whatever_their_shares(est):
     X, y, domain = stacked(names=True)
-    moved = est.set_params(labels="couple").fit(X, y, sample_domain=domain).transform(X[domain > 0])
+    moved = est.set_params(label_mode="couple").fit(X, y, sample_domain=domain).transform(X[domain > 0])
     stayed = np.sign(moved[:, 1]) == np.where(y[domain > 0] == "high", 1, -1)
     assert stayed.mean() > 0.97
     assert est.classes_.tolist() == ["high", "low"]
@@ -51,7 +52,7 @@ def test_coupled_classes_stay_together_whatever_their_shares(est):
 
 def test_without_labels_they_do_not():
     X, _, domain = stacked()
-    moved = ESTIMATORS["sinkhorn"].set_params(labels="ignore").fit(X, sample_domain=domain)
+    moved = ESTIMATORS["sinkhorn"].set_params(label_mode="ignore").fit(X, sample_domain=domain)
     assert np.mean(moved.transform(X[domain > 0])[:240, 1] > 0) < 0.7
 
 
@@ -62,7 +63,7 @@ def test_unlabelled_rows_find_their_class_by_the_plan():
     clusters = np.array([[0.0, 3.0], [0.0, -3.0]])[codes] + 0.3 * rng.normal(size=(200, 2))
     X, y, domain = stack_domains(clusters, np.add(clusters[::-1], [10, 0]), codes)
     assert (y[domain < 0] == -1).all()
-    est = ESTIMATORS["sinkhorn"].set_params(labels="couple").fit(X, y, sample_domain=domain)
+    est = ESTIMATORS["sinkhorn"].set_params(label_mode="couple").fit(X, y, sample_domain=domain)
     assert est.classes_.tolist() == [0, 1]
     moved = est.transform(clusters)
     assert np.mean(np.sign(moved[:, 1]) == np.sign(clusters[:, 1])) == 1
@@ -88,7 +89,7 @@ def test_class_probabilities_leave_out_rows_without_a_class():
 
 def test_conditional_generation(est):
     _, target, _, codes = unequal_classes()
-    est.set_params(labels="condition").fit(target, NAMES[codes])
+    est.set_params(label_mode="condition").fit(target, NAMES[codes])
     for name, sign in {"high": 1, "low": -1}.items():
         drawn = est.sample(200, labels=name, random_state=0)
         assert np.mean(np.sign(drawn[:, 1]) == sign) > 0.97
@@ -105,7 +106,7 @@ def test_conditional_transport_takes_the_labels(est):
     source = 0.3 * rng.normal(size=(300, 2))
     target = np.array([[5.0, 3.0], [5.0, -3.0]])[codes] + 0.3 * rng.normal(size=(300, 2))
     X, y, domain = stack_domains(source, target, codes, codes)
-    est.set_params(labels="condition").fit(X, y, sample_domain=domain)
+    est.set_params(label_mode="condition").fit(X, y, sample_domain=domain)
     moved = est.transform(source, labels=codes)
     assert np.mean(np.sign(moved[:, 1]) == 1 - 2 * codes) > 0.97
     assert np.mean(est.transform(source, labels=1)[:, 1] < 0) > 0.97
@@ -119,14 +120,14 @@ def test_conditional_transport_takes_the_labels(est):
 
 def test_a_condition_goes_back_too():
     _, target, _, codes = unequal_classes()
-    est = ESTIMATORS["direct"].set_params(labels="condition").fit(target, codes)
+    est = ESTIMATORS["direct"].set_params(label_mode="condition").fit(target, codes)
     noise = est.inverse_transform(target, labels=codes)
     assert np.linalg.norm(est.transform(noise, labels=codes) - target, axis=1).mean() < 1
 
 
 def test_fit_transform_uses_the_labels_of_the_fit():
     X, y, domain = stacked()
-    est = ESTIMATORS["matching"].set_params(labels="condition")
+    est = ESTIMATORS["matching"].set_params(label_mode="condition")
     moved = est.fit_transform(X, y, sample_domain=domain)
     np.testing.assert_array_equal(moved, est.transform(X, labels=y, sample_domain=domain))
 
@@ -136,7 +137,7 @@ def test_fit_transform_uses_the_labels_of_the_fit():
 def test_labels_of_any_kind(mode, dtype):
     X, y, domain = stacked()
     labels = y.astype(str).astype(dtype) if dtype is object else y.astype(dtype)
-    est = SinkhornFlowTransport(**TINY, labels=mode).fit(X, labels, sample_domain=domain)
+    est = SinkhornFlowTransport(**TINY, label_mode=mode).fit(X, labels, sample_domain=domain)
     assert est.classes_.tolist() == np.unique(labels).tolist()
 
 
@@ -146,7 +147,7 @@ def test_tiny_classes():
     codes = np.array([0] * 30 + [1])
     X, y, domain = stack_domains(rng.normal(size=(31, 2)), rng.normal(size=(31, 2)), codes, codes)
     for mode in ("condition", "couple"):
-        est = NSGFPlusPlus(**TINY, n_couplings=2, labels=mode).fit(X, y, sample_domain=domain)
+        est = NSGFPlusPlus(**TINY, n_couplings=2, label_mode=mode).fit(X, y, sample_domain=domain)
         assert np.isfinite(est.sample(5, random_state=0)).all()
 
 
@@ -167,14 +168,14 @@ def test_tiny_classes():
 def test_wrong_labels_in_fit(mode, labels, message):
     X, _, domain = stacked()
     with pytest.raises((ValueError, TypeError), match=message):
-        SinkhornFlowTransport(**TINY, labels=mode).fit(X, labels, sample_domain=domain)
+        SinkhornFlowTransport(**TINY, label_mode=mode).fit(X, labels, sample_domain=domain)
 
 
 def test_a_class_that_only_one_sample_has_is_fine_beside_unlabelled_rows():
     X, y, domain = stacked()
     y[-5:] = -1
     y[domain < 0] = np.where(y[domain < 0] == 0, 1, y[domain < 0])
-    est = SinkhornFlowTransport(**TINY, labels="couple").fit(X, y, sample_domain=domain)
+    est = SinkhornFlowTransport(**TINY, label_mode="couple").fit(X, y, sample_domain=domain)
     assert est.classes_.tolist() == [0, 1]
 
 
@@ -182,18 +183,18 @@ def test_a_second_sample_is_no_labels():
     source, target, *_ = unequal_classes()
     for mode in ("condition", "couple"):
         with pytest.raises(ValueError, match="Use stack_domains"):
-            SinkhornFlowTransport(**TINY, labels=mode).fit(source, target)
+            SinkhornFlowTransport(**TINY, label_mode=mode).fit(source, target)
 
 
 def test_couple_needs_two_samples():
     _, target, _, codes = unequal_classes()
-    with pytest.raises(ValueError, match="For generation use labels='condition'"):
-        SinkhornFlowTransport(**TINY, labels="couple").fit(target, codes)
+    with pytest.raises(ValueError, match="For generation use label_mode='condition'"):
+        SinkhornFlowTransport(**TINY, label_mode="couple").fit(target, codes)
 
 
 def test_wrong_labels_afterwards():
     _, target, _, codes = unequal_classes()
-    est = SinkhornFlowTransport(**TINY, labels="condition").fit(target, codes)
+    est = SinkhornFlowTransport(**TINY, label_mode="condition").fit(target, codes)
     with pytest.raises(ValueError, match=r"labels are missing: .* one of \[0, 1\]"):
         est.transform(target)
     with pytest.raises(ValueError, match=r"labels \[7\] are not among those of the first fit"):
@@ -202,27 +203,29 @@ def test_wrong_labels_afterwards():
         est.sample(3, labels=[0, 1])
     for mode in ("ignore", "couple"):
         X, y, domain = stacked()
-        other = SinkhornFlowTransport(**TINY, labels=mode).fit(X, y, sample_domain=domain)
+        other = SinkhornFlowTransport(**TINY, label_mode=mode).fit(X, y, sample_domain=domain)
         with pytest.raises(ValueError, match="its network sees no class"):
             other.transform(X, labels=y)
 
 
 def test_a_rare_class_can_be_drawn(monkeypatch):
     """Found in review: none of its rows were among those kept."""
-    monkeypatch.setattr(_base, "MAX_SOURCE_ROWS", 50)
+    monkeypatch.setattr(reservoir, "MAX_ROWS", 50)
     rng = np.random.default_rng(0)
     codes = np.r_[1, 1, np.zeros(400, dtype=int)]
     X, y, domain = stack_domains(rng.normal(size=(402, 2)), rng.normal(size=(402, 2)), codes, codes)
-    est = SinkhornFlowTransport(**TINY, labels="condition", random_state=0).fit(X, y, sample_domain=domain)
+    est = SinkhornFlowTransport(**TINY, label_mode="condition", random_state=0).fit(
+        X, y, sample_domain=domain
+    )
     assert est.sample(3, labels=1, random_state=0).shape == (3, 2)
-    assert [len(rows) for rows in est._source_rows] == [100, 2]
-    assert est._n_seen == [400, 2]
+    assert [len(rows) for rows in est.model_.source.rows] == [100, 2]
+    assert est.model_.n_seen == [400, 2]
 
 
 def test_target_rows_need_no_labels_to_stay():
     """Those of the target are what a classifier behind it has to predict."""
     X, y, domain = stacked()
-    est = SinkhornFlowTransport(**TINY, labels="condition").fit(X, y, sample_domain=domain)
+    est = SinkhornFlowTransport(**TINY, label_mode="condition").fit(X, y, sample_domain=domain)
     is_target = domain < 0
     np.testing.assert_array_equal(est.transform(X[is_target], sample_domain=domain[is_target]), X[is_target])
     unknown = np.where(is_target, -1, y)
@@ -241,7 +244,7 @@ def test_a_network_that_does_not_see_the_class_is_refused():
     rng = np.random.default_rng(0)
     images, codes = rng.normal(size=(20, 6, 6)), np.arange(20) % 2
     est = SinkhornFlowTransport(
-        **TINY, labels="condition", network=lambda shape, n_classes: UNet(shape, n_channels=4)
+        **TINY, label_mode="condition", network=lambda shape, n_classes: UNet(shape, n_channels=4)
     )
     with pytest.raises(ValueError, match="UNet takes classes y if it was made with n_classes"):
         est.fit(images, codes)
@@ -250,7 +253,7 @@ def test_a_network_that_does_not_see_the_class_is_refused():
 def test_labels_of_one_type():
     _, target, _, codes = unequal_classes()
     mixed = np.array([*NAMES[codes[1:]], 3], dtype=object)
-    est = SinkhornFlowTransport(**TINY, labels="condition")
+    est = SinkhornFlowTransport(**TINY, label_mode="condition")
     with pytest.raises(ValueError, match=r"types \['int', 'str'\]: expected strings, or integers"):
         est.fit(target, mixed)
     est.fit(target, NAMES[codes].astype(object))
@@ -260,7 +263,7 @@ def test_labels_of_one_type():
 
 def test_tags_say_whether_labels_are_needed():
     for mode in ("ignore", "condition", "couple"):
-        tags = SinkhornFlowTransport(labels=mode).__sklearn_tags__().target_tags
+        tags = SinkhornFlowTransport(label_mode=mode).__sklearn_tags__().target_tags
         assert tags.required == tags.one_d_labels == (mode != "ignore")
 
 
@@ -268,7 +271,7 @@ def test_conditional_images():
     rng = np.random.default_rng(0)
     codes = np.arange(24) % 2
     images = (100 * codes[:, None, None] + rng.integers(0, 100, size=(24, 6, 6))).astype(np.uint8)
-    est = NSGFPlusPlus(**TINY, n_couplings=1, coupling_batch_size=16, labels="condition", random_state=0)
+    est = NSGFPlusPlus(**TINY, n_couplings=1, coupling_batch_size=16, label_mode="condition", random_state=0)
     drawn = est.fit(images, codes).sample(3, labels=[0, 1, 1], random_state=0)
     assert drawn.shape == (3, 6, 6)
     assert drawn.dtype == np.uint8
@@ -283,8 +286,8 @@ def test_a_factory_is_told_the_number_of_classes():
         return MLP(*event_shape, (4,), *n_classes)
 
     _, target, _, codes = unequal_classes()
-    SinkhornFlowTransport(**{**TINY, "network": factory}, labels="condition").fit(target, codes)
+    SinkhornFlowTransport(**{**TINY, "network": factory}, label_mode="condition").fit(target, codes)
     SinkhornFlowTransport(**{**TINY, "network": factory}).fit(target, codes)
     assert calls == [((2,), 2), ((2,),)]
     with pytest.raises(ValueError, match=r"class indices y below 2 .* network\(t, x, y\)"):
-        SinkhornFlowTransport(**{**TINY, "network": MLP(2, (4,))}, labels="condition").fit(target, codes)
+        SinkhornFlowTransport(**{**TINY, "network": MLP(2, (4,))}, label_mode="condition").fit(target, codes)

@@ -333,11 +333,11 @@ def test_scorer_with_a_callable():
 
 def test_scorer_hands_labels_on_where_they_condition():
     X, y, sample_domain = shifted_domains()
-    for labels, expected in {"condition": y, "ignore": None}.items():
-        estimator = MeanShift(labels=labels).fit(X, sample_domain=sample_domain)
+    for mode, expected in {"condition": y, "ignore": None}.items():
+        estimator = MeanShift(label_mode=mode).fit(X, sample_domain=sample_domain)
         make_transport_scorer()(estimator, X, y, sample_domain=sample_domain)
         assert estimator.labels_seen_ is expected
-        estimator = MeanShift(labels=labels).fit(X)
+        estimator = MeanShift(label_mode=mode).fit(X)
         make_transport_scorer()(estimator, X, y)
         assert estimator.labels_seen_ is expected
 

@@ -10,13 +10,16 @@ import zipfile
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from clouds import two_clouds
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport, __version__
+from sklearn_nsgf._learning import learn
+from sklearn_nsgf._model import reservoir
 from sklearn_nsgf.domains import stack_domains
+from sklearn_nsgf.flow import SinkhornFlows
 from sklearn_nsgf.metrics import energy_distance
 from sklearn_nsgf.networks import MLP
 
@@ -77,7 +80,7 @@ def test_the_same_afterwards(est, way):
 def test_images_and_classes_too(way):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, size=(24, 6, 6)).astype(np.uint8)
-    est = clone(ESTIMATORS["direct"]).set_params(labels="condition", max_iter=2, random_state=0)
+    est = clone(ESTIMATORS["direct"]).set_params(label_mode="condition", max_iter=2, random_state=0)
     est.fit(images, np.array(["a", "b"])[np.arange(24) % 2])
     again = WAYS[way](est)
     expected = est.sample(4, labels="b", random_state=0)
@@ -157,18 +160,48 @@ def test_partial_fit_sees_all_of_its_parts():
         est.partial_fit(source[k * 100 : (k + 1) * 100], target[order[k * 100 : (k + 1) * 100]])
     moved = est.transform(rng.normal(size=(400, 2)))
     assert energy_distance(moved, target) < 0.1
-    assert len(est._replay) == 4 * 8 * 90  # a tenth of each part is held out
+    (kept,) = est.model_.target.rows
+    assert len(kept) == 400
 
 
-def test_partial_fit_replays_no_more_than_the_pool_holds(est):
+def test_partial_fit_uses_flows_beyond_those_held(monkeypatch):
+    """As `fit` does: six flows, of which the pool holds two at a time."""
+    made = []
+    simulate = SinkhornFlows.__call__
+
+    def counted(self, seeds):
+        made.append(len(seeds))
+        return simulate(self, seeds)
+
+    monkeypatch.setattr(SinkhornFlows, "__call__", counted)
+    options = {**SMALL, "n_flows": 6, "flow_batch_size": 500, "pool_size": 2, "early_stopping": False}
+    est = SinkhornFlowTransport(**{**options, "max_iter": 20})
+    for _ in range(2):
+        made.clear()
+        est.partial_fit(*two_clouds())
+        assert sum(made) == 6
+
+
+def test_later_parts_start_where_the_first_phase_now_ends(monkeypatch):
+    """Not where older first networks ended: all starts of the last straight pool, with nothing held out."""
+    pools = []
+    make = learn.make_pool
+
+    def kept(*arguments, **options):
+        pools.append(make(*arguments, **options))
+        return pools[-1]
+
+    monkeypatch.setattr(learn, "make_pool", kept)
+    est = clone(ESTIMATORS["direct"]).set_params(early_stopping=False, max_iter=30)
     source, target = two_clouds(60, 50)
-    est.set_params(pool_size=1)
-    sizes = []
-    for _ in range(3):
-        est.partial_fit(source, target)
-        phase = getattr(est, "sinkhorn_flow_", est)
-        sizes.append(len(phase._replay))
-    assert sizes[0] == sizes[1] == sizes[2]
+    for part in (slice(None, 30), slice(30, None)):
+        est.partial_fit(source[part].astype(np.float32), target[part].astype(np.float32))
+    starts = np.unique(pools[-1].paths[:, 0].numpy(), axis=0)
+    space, first = est.model_.space, est.sinkhorn_flow_
+    ends = space.units.encode(first.transform(source.astype(np.float32)), 1.0)
+    distances = np.linalg.norm(starts[:, None] - ends, axis=2).min(axis=1)
+    assert len(starts) > 30  # of both parts
+    assert distances.max() < 1e-5
 
 
 def test_the_first_partial_fit_is_a_fit(est):
@@ -177,11 +210,12 @@ def test_the_first_partial_fit_is_a_fit(est):
     np.testing.assert_array_equal(est.partial_fit(source, target).transform(source), expected)
 
 
-def test_a_file_goes_on_without_the_old_paths(est):
+@pytest.mark.parametrize("way", WAYS)
+def test_a_file_goes_on_as_the_estimator_would(est, way):
     source, target = two_clouds(60, 50)
-    est = pickle.loads(pickle.dumps(est.partial_fit(source, target)))
-    n_iter = est.n_iter_
-    assert est.partial_fit(source, target).n_iter_ > n_iter
+    again = WAYS[way](est.partial_fit(source[:40], target[:40]))
+    expected = est.partial_fit(source[40:], target[40:]).transform(source)
+    np.testing.assert_array_equal(again.partial_fit(source[40:], target[40:]).transform(source), expected)
 
 
 def test_a_part_that_fails_leaves_what_there_was(est):
@@ -194,33 +228,67 @@ def test_a_part_that_fails_leaves_what_there_was(est):
     np.testing.assert_array_equal(est.sample(5, random_state=0), expected)
 
 
-def test_a_fit_that_fails_leaves_no_mixture():
-    """Found in review: the old network with the new classes."""
-    _, target = two_clouds(60, 50)
-    labels = np.array(["a", "b"])[np.arange(50) % 2]
-    est = clone(ESTIMATORS["sinkhorn"]).set_params(labels="condition").fit(target, labels)
+class Stops:
+    """Raises at the n-th call of a function of the package."""
+
+    def __init__(self, function, n_calls, error):
+        self.function, self.n_left, self.error = function, n_calls, error
+
+    def __call__(self, *arguments, **options):
+        self.n_left -= 1
+        if self.n_left < 0:
+            raise self.error
+        return self.function(*arguments, **options)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), RuntimeError()], ids=repr)
+@pytest.mark.parametrize("n_calls", range(3))
+def test_a_fit_that_fails_leaves_the_old_one_whole(est, n_calls, error, monkeypatch):
+    """Wherever it stops: in the checks, in a pool, in the first or the second training."""
+    source, target = two_clouds(60, 50)
+    frames = [pd.DataFrame(cloud, columns=["a", "b"]) for cloud in (source, target)]
+    est.fit(*frames)
+    before = {name: getattr(est, name) for name in ("model_", "n_features_in_", "n_iter_", "device_")}
+    expected = est.transform(frames[0])
     with pytest.raises(ValueError, match="NaN"):
-        est.fit(np.full((50, 2), np.nan), labels)
-    with pytest.raises(NotFittedError):
-        est.sample(1)
+        est.fit(np.full((50, 3), np.nan))
+    monkeypatch.setattr(learn, "make_pool", Stops(learn.make_pool, n_calls, error))
+    other = np.random.default_rng(0).normal(size=(50, 3))
+    try:
+        est.fit(other, other + 1)
+    except type(error):
+        assert all(getattr(est, name) is value for name, value in before.items())
+        assert list(est.feature_names_in_) == ["a", "b"]
+        np.testing.assert_array_equal(est.transform(frames[0]), expected)
+    except UserWarning:
+        # Ctrl-C in the second phase: the new first one is kept.
+        assert isinstance(error, KeyboardInterrupt)
+        assert est.n_features_in_ == 3
+
+
+def test_classes_go_with_a_fit_that_ignores_them():
+    _, target = two_clouds(60, 50)
+    est = clone(ESTIMATORS["sinkhorn"]).set_params(label_mode="condition").fit(target, np.arange(50) % 2)
+    assert list(est.classes_) == [0, 1]
+    est.set_params(label_mode="ignore").fit(target)
+    assert not hasattr(est, "classes_")
 
 
 def test_other_steps_in_a_later_part():
     source, target = two_clouds(60, 50)
     est = clone(ESTIMATORS["sinkhorn"]).partial_fit(source, target).set_params(n_steps=8)
-    with pytest.warns(UserWarning, match="another number of steps and are left out"):
-        est.partial_fit(source, target)
-    assert est._replay.paths.shape[1] == 9
+    est.partial_fit(source, target)
+    assert est.integrate(source, return_path=True).shape == (9, 60, 2)
 
 
 def test_labels_mean_what_they_meant_in_the_fit(est):
     _, target = two_clouds(60, 50)
     codes = np.arange(50) % 2
-    est.set_params(labels="condition").fit(target, codes)
+    est.set_params(label_mode="condition").fit(target, codes)
     expected = est.transform(target, labels=codes)
-    est.set_params(labels="ignore")
+    est.set_params(label_mode="ignore")
     np.testing.assert_array_equal(est.transform(target, labels=codes), expected)
-    with pytest.raises(ValueError, match=r"labels='ignore' was 'condition' in the first fit"):
+    with pytest.raises(ValueError, match=r"label_mode='ignore' was 'condition' in the first fit"):
         est.partial_fit(target)
 
 
@@ -228,20 +296,23 @@ def test_minus_one_stays_the_class_that_it_was():
     """Of "condition", whatever the parameter says later."""
     _, target = two_clouds(60, 50)
     labels = np.where(np.arange(50) % 2, 1, -1)
-    est = clone(ESTIMATORS["sinkhorn"]).set_params(labels="condition").fit(target, labels)
+    est = clone(ESTIMATORS["sinkhorn"]).set_params(label_mode="condition").fit(target, labels)
     expected = est.transform(target, labels=labels)
-    np.testing.assert_array_equal(est.set_params(labels="couple").transform(target, labels=labels), expected)
+    np.testing.assert_array_equal(
+        est.set_params(label_mode="couple").transform(target, labels=labels), expected
+    )
 
 
-def test_a_class_that_a_later_part_lacks_keeps_its_rows():
+def test_a_class_that_a_later_fit_lacks_keeps_its_rows():
     X, y, domain = stack_domains(*two_clouds(60, 50), np.arange(60) % 2, np.arange(50) % 2)
-    est = clone(ESTIMATORS["direct"]).set_params(labels="condition").partial_fit(X, y, sample_domain=domain)
-    first = est.straight_flow_._source_rows
+    est = clone(ESTIMATORS["direct"]).set_params(label_mode="condition", warm_start=True)
+    est.fit(X, y, sample_domain=domain)
+    first = est.model_.legs[1].starts
     assert len(first) == 2
     ones = y == 1
-    est.partial_fit(X[ones], y[ones], sample_domain=domain[ones])
-    np.testing.assert_array_equal(est.straight_flow_._source_rows[0], first[0])
-    assert len(est.straight_flow_._source_rows) == 2
+    est.fit(X[ones], y[ones], sample_domain=domain[ones])
+    np.testing.assert_array_equal(est.model_.legs[1].starts[0], first[0])
+    assert len(est.model_.legs[1].starts) == 2
 
 
 def test_parts_have_to_be_alike(est):
@@ -256,33 +327,31 @@ def test_parts_have_to_be_alike(est):
 def test_a_class_that_comes_later_is_an_error():
     _, target = two_clouds(60, 50)
     labels = np.arange(50) % 2
-    est = clone(ESTIMATORS["sinkhorn"]).set_params(labels="condition").partial_fit(target, labels)
+    est = clone(ESTIMATORS["sinkhorn"]).set_params(label_mode="condition").partial_fit(target, labels)
     est.partial_fit(target, np.zeros(50, dtype=int))
     with pytest.raises(ValueError, match=r"labels \[2\] are not among those of the first fit"):
         est.partial_fit(target, 2 * labels)
 
 
 def test_sample_draws_from_all_parts():
-    est = clone(ESTIMATORS["sinkhorn"])
+    est = clone(ESTIMATORS["matching"])
     rng = np.random.default_rng(0)
     for shift in (0, 50):
         source = rng.normal(shift, 1, size=(100, 1))
         est.partial_fit(source, source)
-    (kept,) = est._source_rows
+    (kept,) = est.model_.source.rows
     assert len(kept) == 200
     assert np.sum(kept > 25) == 100
 
 
 def test_sample_keeps_a_bounded_number_of_rows(monkeypatch):
-    from sklearn_nsgf import _base
-
-    monkeypatch.setattr(_base, "MAX_SOURCE_ROWS", 100)
-    est = clone(ESTIMATORS["sinkhorn"])
+    monkeypatch.setattr(reservoir, "MAX_ROWS", 100)
+    est = clone(ESTIMATORS["matching"])
     rng = np.random.default_rng(0)
     for k in range(4):
         source = rng.normal(10 * k, 0.1, size=(150, 1))
         est.partial_fit(source, source)
-        (kept,) = est._source_rows
+        (kept,) = est.model_.source.rows
         assert len(kept) == 100
     counts = np.bincount(np.rint(kept.ravel() / 10).astype(int), minlength=4)
     assert (counts > 10).all()

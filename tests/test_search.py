@@ -170,12 +170,12 @@ def domain_adaptation(seed=0):
     return source, 2 * target @ [[0.9, 0.4], [-0.4, 0.9]] + [4, 0], y_source, y_target
 
 
-@pytest.mark.parametrize("labels", ["ignore", "couple"])
-def test_a_classifier_behind_it(routing, labels):
+@pytest.mark.parametrize("mode", ["ignore", "couple"])
+def test_a_classifier_behind_it(routing, mode):
     """The pipeline is the two steps written by hand."""
     source, target, y_source, y_target = domain_adaptation()
     X, y, domain = stack_domains(source, target, y_source)
-    est = clone(ESTIMATORS["sinkhorn"]).set_params(labels=labels, max_iter=200)
+    est = clone(ESTIMATORS["sinkhorn"]).set_params(label_mode=mode, max_iter=200)
     pipeline = make_pipeline(est, SourceOnly(KNeighborsClassifier(1)))
     pipeline.fit(X, y, sample_domain=domain)
     flow = clone(est).fit(X, y, sample_domain=domain)
@@ -237,7 +237,7 @@ def test_a_score_of_one_sample_says_what_is_missing(est, stacked):
     est.fit(X, sample_domain=domain)
     with pytest.raises(ValueError, match="Pass the target sample as y, or both samples in X"):
         est.score(X)
-    with pytest.raises(ValueError, match="knows no weights"):
+    with pytest.raises(ValueError, match="does not support weights"):
         est.score(X, sample_domain=domain, sample_weight=np.ones(len(X)))
 
 

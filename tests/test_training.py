@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_nsgf._training import _warm_up_then_cosine, time_loss, train_network
+from sklearn_nsgf._learning.training import _warm_up_then_cosine, time_loss, train_network
 from sklearn_nsgf.flow import PathSample
 from sklearn_nsgf.networks import MLP, TimePredictor, make_network
 

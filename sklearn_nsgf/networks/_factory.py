@@ -112,9 +112,11 @@ def _probe(network: nn.Module, event_shape: EventShape, n_classes: int) -> None:
     t, x = torch.zeros(2), torch.zeros(2, *event_shape)
     y = [torch.tensor([0, n_classes - 1])] if n_classes else []
     try:
+        # On a copy: batch statistics, counters and the like must not move.
+        probed = copy.deepcopy(network).eval()
         with torch.no_grad():
-            answer = network(t, x, *y)
-            copy.deepcopy(network).double()(t.double(), x.double(), *y)
+            answer = probed(t, x, *y)
+            probed.double()(t.double(), x.double(), *y)
     except Exception as error:
         raise ValueError(
             f"{expected}, in float32 for training and in float64 for float64 data; calling it raised "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import logging
 import math
 from collections.abc import Callable
@@ -30,13 +29,25 @@ Loss = Callable[[nn.Module, PathSample], Tensor]
 
 def velocity_loss(network: nn.Module, batch: PathSample) -> Tensor:
     """Mean squared error of the velocity at a point and its time, and in its class if it has one."""
-    classes = () if batch.y is None else (batch.y,)
+    classes = () if batch.labels is None else (batch.labels,)
     return (network(batch.t, batch.x_t, *classes) - batch.v_t).square().mean()
 
 
 def time_loss(network: nn.Module, batch: PathSample) -> Tensor:
     """Mean squared error of the time that a point shows."""
     return (network(batch.x_t) - batch.t).square().mean()
+
+
+class Settings(NamedTuple):
+    """What an estimator's parameters say about the training of each of its networks."""
+
+    max_iter: int
+    batch_size: int
+    learning_rate: float
+    n_iter_no_change: int
+    compile: bool
+    pool_size: int | None
+    verbose: bool
 
 
 class TrainingResult(NamedTuple):
@@ -128,7 +139,7 @@ def train_network(
     Examples
     --------
     >>> import torch
-    >>> from sklearn_nsgf._training import train_network
+    >>> from sklearn_nsgf._learning.training import train_network
     >>> from sklearn_nsgf.flow import PathSample
     >>> from sklearn_nsgf.networks import make_network
     >>> def draw(n_samples):
@@ -140,7 +151,9 @@ def train_network(
     fused = next(network.parameters()).device.type in ("cpu", "cuda")
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=fused)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_up_then_cosine(max_iter, constant_rate))
-    average = AveragedModel(network, multi_avg_fn=_moving_average(max_iter))
+    average = AveragedModel(
+        network, multi_avg_fn=_moving_average(max_iter, lambda: int(average.n_averaged.item()))
+    )
     stopping = None if validation is None else _EarlyStopping(loss, validation, batch_size, n_iter_no_change)
     # The compiled function stands for the module that it calls.
     trained = cast(nn.Module, torch.compile(network)) if compile else network
@@ -236,13 +249,12 @@ def _warm_up_then_cosine(max_iter: int, constant_rate: bool) -> Callable[[int], 
     return factor
 
 
-def _moving_average(max_iter: int) -> Callable[..., None]:
+def _moving_average(max_iter: int, n_averaged: Callable[[], int]) -> Callable[..., None]:
     """Exponential moving average over the last share of the steps, of those so far at first."""
-    numbers = itertools.count(1)
 
     @torch.no_grad()
     def update(averages: list[Tensor], parameters: list[Tensor], _: Tensor) -> None:
-        window = min(1 + AVERAGING * next(numbers), max(1.0, AVERAGING * max_iter))
+        window = min(1 + AVERAGING * n_averaged(), max(1.0, AVERAGING * max_iter))
         torch._foreach_lerp_(averages, parameters, 1 / window)
 
     return update

@@ -1,0 +1,170 @@
+"""The arguments of estimators, checked. Nothing is written on an estimator here."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_array, validate_data
+
+from sklearn_nsgf._data.labels import Classes, check_classes_in_both, check_labels, find_classes
+from sklearn_nsgf._data.layout import Layout, find_layout, float_dtype
+from sklearn_nsgf._data.rows import Sample, SampleRows
+from sklearn_nsgf._data.space import Space
+from sklearn_nsgf._sklearn import get_feature_names
+from sklearn_nsgf.domains import any_array, is_target, source_mask
+
+SAMPLE_OPTIONS = {"dtype": [np.float64, np.float32, np.uint8], "allow_nd": True}
+
+
+class FlowData(NamedTuple):
+    """What a fit was given.
+
+    Attributes
+    ----------
+    source : Sample or None
+        None stands for the normal distribution.
+    target : Sample
+    dtypes : (dtype, dtype)
+        Of source and target as they came.
+    layout : Layout
+    classes : Classes
+    feature_names : ndarray of shape (n_features,) or None
+    """
+
+    source: Sample | None
+    target: Sample
+    dtypes: tuple[np.dtype, np.dtype]
+    layout: Layout
+    classes: Classes
+    feature_names: np.ndarray | None
+
+
+def check_flow_data(estimator: BaseEstimator, X, y, sample_domain, known: Space | None) -> FlowData:
+    """Check the arguments of `fit` and tell source from target.
+
+    A `y` with as many dimensions as `X` is the target sample and X the source; `sample_domain` splits
+    the rows of X. Without either, X is the target of a Gaussian source. A `y` of one dimension holds class
+    labels.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Its parameters say how images lie in an array and what labels are for.
+    X, y, sample_domain
+        As in `fit`.
+    known : Space or None
+        That of the fit before, if this one goes on from there.
+
+    Raises
+    ------
+    ValueError
+        If an array has NaN, infinite, complex or non-numeric entries, fewer than two rows, the
+        wrong number of dimensions or different features, if the layout of images is ambiguous, or if
+        labels are missing or unknown.
+    TypeError
+        If an array is sparse.
+    """
+    mode = estimator.label_mode
+    if known is None:
+        names = get_feature_names(X)
+        X = check_array(X, estimator=estimator, input_name="X", ensure_min_samples=2, **SAMPLE_OPTIONS)
+        layout = find_layout(X.shape[1:], estimator.image_shape, estimator.channel_axis)
+        X = _floats_unless_image(X, layout)
+    else:
+        names, layout = known.feature_names, known.layout
+        X = check_samples(estimator, X, layout, ensure_min_samples=2)
+    rows = SampleRows(X, layout)
+    if is_target(y):
+        if sample_domain is not None:
+            raise ValueError(
+                "sample_domain splits the rows of X into source and target: y is then None or has a label "
+                "for each row, and not a second sample."
+            )
+        if mode != "ignore":
+            raise ValueError(
+                f"label_mode={mode!r} needs a class for each row, and y is the target sample here. Use "
+                "stack_domains(X_source, X_target, y_source, y_target) and fit(X, y, sample_domain=...)."
+            )
+        y = check_target(y, layout, names, ensure_min_samples=2)
+        samples = Sample(rows, None), Sample(SampleRows(y, layout), None)
+        return FlowData(*samples, (X.dtype, y.dtype), layout, Classes(mode), names)
+    labels = check_labels(None if y is None else any_array(y), len(X), mode)
+    classes = find_classes(labels, mode) if known is None else known.classes
+    everything = Sample(rows, None if labels is None else classes.encode(labels))
+    if sample_domain is None:
+        if mode == "couple":
+            raise ValueError(
+                "label_mode='couple' pairs the classes of a source and a target sample, and here is only "
+                "one: pass both in X, with sample_domain. For generation use label_mode='condition'."
+            )
+        return FlowData(None, everything, (float_dtype(X.dtype), X.dtype), layout, classes, names)
+    samples = [everything.take(places) for places in _split_rows(sample_domain, len(X))]
+    if labels is not None:
+        check_classes_in_both(classes, *(sample.codes for sample in samples))
+    return FlowData(*samples, (X.dtype, X.dtype), layout, classes, names)
+
+
+def _split_rows(sample_domain, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the source rows and of the target rows, two of each at least."""
+    is_source = source_mask(sample_domain, n_rows, require=("source", "target"))
+    places = np.flatnonzero(is_source), np.flatnonzero(~is_source)
+    if min(map(len, places)) < 2:
+        raise ValueError(
+            f"sample_domain has {len(places[0])} source rows (>= 0) and {len(places[1])} target rows (< 0); "
+            "expected at least 2 of each."
+        )
+    return places
+
+
+def check_samples(estimator: BaseEstimator, X, layout: Layout, **options) -> np.ndarray:
+    """Check samples of the user's shape for a fitted estimator: float32, float64, or uint8 images."""
+    if len(layout.sample_shape) == 1:
+        X = validate_data(estimator, X, reset=False, **SAMPLE_OPTIONS, **options)
+    else:
+        X = check_array(X, estimator=estimator, input_name="X", **SAMPLE_OPTIONS, **options)
+    if X.shape[1:] != layout.sample_shape:
+        raise ValueError(
+            f"X has samples of shape {X.shape[1:]}, but {type(estimator).__name__} was fitted on "
+            f"samples of shape {layout.sample_shape}."
+        )
+    return _floats_unless_image(X, layout)
+
+
+def check_target(y, layout: Layout, feature_names, *, ensure_min_samples: int) -> np.ndarray:
+    """Check a target sample against the features of X."""
+    names = get_feature_names(y)
+    y = check_array(y, ensure_min_samples=ensure_min_samples, input_name="y (the target)", **SAMPLE_OPTIONS)
+    if y.shape[1:] != layout.sample_shape:
+        ours, theirs = (
+            f"{shape[0]} features" if len(shape) == 1 else f"samples of shape {shape}"
+            for shape in (y.shape[1:], layout.sample_shape)
+        )
+        raise ValueError(
+            f"y has {ours} and X has {theirs.removesuffix(' features')}: y is the target "
+            "sample, and source and target must have the same features. Two different spaces must "
+            "be aligned first."
+        )
+    if names is not None and feature_names is not None and list(names) != list(feature_names):
+        raise ValueError(
+            f"y (the target) has the columns {list(names)} and X has {list(feature_names)}: give both "
+            "the same columns in the same order."
+        )
+    return _floats_unless_image(y, layout)
+
+
+def _floats_unless_image(X: np.ndarray, layout: Layout) -> np.ndarray:
+    return X.astype(np.float64) if X.dtype == np.uint8 and layout.picture_shape is None else X
+
+
+def check_times(t, name: str, n_samples: int | None = None) -> np.ndarray:
+    """Return times between 0 and 1: a number, or if `n_samples` is given as many of them."""
+    try:
+        times = np.array(np.nan) if isinstance(t, str) else np.asarray(t, dtype=np.float64)
+    except (TypeError, ValueError):
+        times = np.array(np.nan)
+    if times.shape not in [(), (n_samples,)] or not np.all((times >= 0) & (times <= 1)):
+        each = "" if n_samples is None else f", or one for each of the {n_samples} rows of X"
+        raise ValueError(f"{name} must be a number between 0 (source) and 1 (target){each}; got {t!r}.")
+    return times if n_samples is None else np.broadcast_to(times, n_samples)

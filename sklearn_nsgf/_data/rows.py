@@ -1,0 +1,64 @@
+"""Samples of an array as rows of floats, made when they are asked for."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sklearn_nsgf._data.layout import Layout
+
+
+class SampleRows:
+    """Some samples of an array as rows of floats.
+
+    The array is never copied as a whole: it may be a `numpy.memmap` larger than the memory.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, *sample_shape)
+    layout : Layout
+    places : ndarray of int, default=None
+        Which samples; None for all.
+    encode : callable, default=None
+        Applied to the rows.
+    """
+
+    def __init__(self, X: np.ndarray, layout: Layout, places=None, encode=None) -> None:
+        self.X, self.layout, self.places, self.encode = X, layout, places, encode
+
+    def __len__(self) -> int:
+        return len(self.X) if self.places is None else len(self.places)
+
+    def __getitem__(self, places) -> np.ndarray:
+        rows = self.layout.to_rows(self.X[places if self.places is None else self.places[places]])
+        return rows if self.encode is None else self.encode(rows)
+
+    def take(self, places: np.ndarray) -> SampleRows:
+        places = places if self.places is None else self.places[places]
+        return SampleRows(self.X, self.layout, places, self.encode)
+
+    def encoded(self, encode) -> SampleRows:
+        """The same rows in other units."""
+        return SampleRows(self.X, self.layout, self.places, encode)
+
+
+class Sample(NamedTuple):
+    """One of the two samples of a fit.
+
+    Attributes
+    ----------
+    rows : SampleRows
+    codes : ndarray of int or None
+        Index of each row's class, -1 for an unknown one; None where classes are ignored.
+    """
+
+    rows: SampleRows
+    codes: np.ndarray | None
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.rows)
+
+    def take(self, places: np.ndarray) -> Sample:
+        return Sample(self.rows.take(places), None if self.codes is None else self.codes[places])

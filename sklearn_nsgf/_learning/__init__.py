@@ -1,0 +1,1 @@
+"""How a leg of the flow is learnt: minibatches, paths between them, the training loop, callbacks."""

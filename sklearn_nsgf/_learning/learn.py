@@ -1,0 +1,233 @@
+"""A leg of the flow, learnt: paths are made, a network is trained on them."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from sklearn_nsgf._data.space import Space
+from sklearn_nsgf._learning.paths import Paths
+from sklearn_nsgf._learning.strata import Stratum, allot
+from sklearn_nsgf._learning.tasks import FitTasks
+from sklearn_nsgf._learning.training import (
+    Settings,
+    TrainingResult,
+    evaluation_interval,
+    time_loss,
+    train_network,
+)
+from sklearn_nsgf._model.leg import Curves, Leg, bare, new_time_predictor, on_rows
+from sklearn_nsgf._model.model import FlowModel
+from sklearn_nsgf._torch import isolated_rng, make_generator
+from sklearn_nsgf.flow import StackedBlocks, TrajectoryPool
+from sklearn_nsgf.networks import TimePredictor, make_network
+
+logger = logging.getLogger("sklearn_nsgf")
+
+MAX_SEED = np.iinfo(np.int32).max
+VALIDATION_POINTS, VALIDATION_IMAGES = 2048, 512
+
+
+class FitJob(NamedTuple):
+    """What a fit has to do, once its arguments are checked.
+
+    Attributes
+    ----------
+    space : Space
+    training : list of Stratum
+    held_out : list of Stratum
+        Empty without early stopping.
+    settings : Settings
+    device : torch device
+    rng : RandomState
+    tasks : FitTasks
+    """
+
+    space: Space
+    training: list[Stratum]
+    held_out: list[Stratum]
+    settings: Settings
+    device: torch.device
+    rng: np.random.RandomState
+    tasks: FitTasks
+
+
+# Whatever the caller has switched off: training needs gradients.
+@torch.inference_mode(mode=False)
+@torch.enable_grad()
+def learn_leg(
+    name: str,
+    paths: Paths,
+    architecture: dict[str, Any],
+    job: FitJob,
+    before: Leg | None,
+    model_with: Callable[[Leg], FlowModel],
+    **details: Any,
+) -> tuple[Leg, bool]:
+    """Train a velocity network on paths.
+
+    Parameters
+    ----------
+    name : str
+        Of the estimator, for the log.
+    paths : Paths
+    architecture : dict
+        Arguments of `make_network` for a leg that begins anew.
+    job : FitJob
+    before : Leg or None
+        The one to go on from; it stays as it is.
+    model_with : callable
+        Makes the model as it would be with a leg.
+    **details
+        Further arguments of `Leg`.
+
+    Returns
+    -------
+    leg : Leg
+    interrupted : bool
+        Whether Ctrl-C ended it early.
+    """
+    pool_seed, validation_seed, network_seed = job.rng.randint(MAX_SEED, size=3).tolist()
+    settings, event_shape = job.settings, job.space.layout.event_shape
+    pool = make_pool(paths, job.training, job, pool_seed)
+    validation = None
+    if job.held_out:
+        n_points = VALIDATION_POINTS if len(event_shape) == 1 else VALIDATION_IMAGES
+        held_pool = make_pool(paths, job.held_out, job, validation_seed, n_points=n_points)
+        validation = held_pool.sample(n_points, make_generator(validation_seed, job.device))
+    start = architecture
+    if before is not None:
+        architecture = before.architecture
+        start = {**architecture, "network": before.network}
+
+    def leg_of(network: nn.Module, curves: Curves) -> Leg:
+        return Leg(bare(network).cpu().eval(), architecture, curves, paths.blur, **details)
+
+    def model_so_far(average: nn.Module) -> FlowModel:
+        return model_with(leg_of(copy.deepcopy(average), Curves([], [], [], [], 0)))
+
+    network = on_rows(make_network(**start, seed=network_seed), event_shape)
+    result = _train(
+        network,
+        pool,
+        job,
+        paths.training_task,
+        (pool_seed, network_seed),
+        model_so_far,
+        constant_rate=before is not None,
+        compile=settings.compile,
+        validation=validation,
+        n_iter_no_change=settings.n_iter_no_change,
+    )
+    paths.report(pool.maker.makers, pool.n_made, settings.verbose)
+    if settings.verbose:
+        logger.info("%s trained %d iterations, loss %.3g", name, result.n_iter, result.loss_curve[-1])
+    curves = Curves(
+        result.loss_curve,
+        result.validation_curve,
+        result.loss_steps,
+        result.validation_steps,
+        result.n_iter,
+    )
+    if before is not None:
+        curves = before.curves.then(curves)
+    return leg_of(result.network, curves), result.interrupted
+
+
+@torch.inference_mode(mode=False)
+@torch.enable_grad()
+def learn_times(
+    paths: Paths, hidden_layer_sizes: tuple[int, ...], job: FitJob, before: TimePredictor | None
+) -> tuple[TimePredictor, bool]:
+    """Train a time predictor on paths: Algorithm 3, phase-transition time predictor.
+
+    Returns it and whether Ctrl-C ended the training.
+    """
+    pool_seed, network_seed = job.rng.randint(MAX_SEED, size=2).tolist()
+    pool = make_pool(paths, job.training, job, pool_seed)
+    if before is None:
+        predictor = new_time_predictor(job.space.layout.event_shape, hidden_layer_sizes, seed=network_seed)
+    else:
+        predictor = copy.deepcopy(before)
+    result = _train(
+        predictor,
+        pool,
+        job,
+        "time predictor",
+        (pool_seed, network_seed),
+        None,
+        loss=time_loss,
+        constant_rate=before is not None,
+    )
+    if job.settings.verbose:
+        logger.info("trained the time predictor, loss %.3g", result.loss_curve[-1])
+    return result.network.cpu().eval(), result.interrupted
+
+
+def _train(
+    network: nn.Module,
+    pool: TrajectoryPool,
+    job: FitJob,
+    task: str,
+    seeds: tuple[int, int],
+    model_so_far: Callable[[nn.Module], FlowModel] | None,
+    **options: Any,
+) -> TrainingResult:
+    """Train a network on a pool, as a phase of the fit."""
+    settings = job.settings
+    pool_seed, network_seed = seeds
+    generator = make_generator(pool_seed, job.device)
+    n_steps = math.ceil(settings.max_iter / evaluation_interval(settings.max_iter))
+    with isolated_rng(network_seed), job.tasks.phase(task, "evaluation", n_steps) as end_step:
+        return train_network(
+            network.to(job.device),
+            lambda n_samples: pool.sample(n_samples, generator),
+            max_iter=settings.max_iter,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            report=lambda average, last: end_step(
+                model_so_far and (lambda: model_so_far(average)), last=last
+            ),
+            **options,
+        )
+
+
+def make_pool(
+    paths: Paths, strata: list[Stratum], job: FitJob, seed: int, *, n_points: int | None = None
+) -> TrajectoryPool:
+    """Make paths to draw from; `n_points` paths are enough if it is given, and callbacks not told."""
+    makers = [
+        paths.make_blocks(stratum, n, job.device)
+        for stratum, n in zip(strata, allot(paths.n_points(strata), strata), strict=True)
+    ]
+    n_paths = [maker.n_paths for maker in makers]
+    n_blocks = paths.n_blocks
+    if n_points is not None:
+        n_blocks = min(n_blocks, math.ceil(n_points / sum(n_paths)))
+    labels = None
+    if job.space.classes.are_seen:
+        codes = torch.tensor([stratum.code for stratum in strata])
+        labels = torch.repeat_interleave(codes, torch.tensor(n_paths)).to(job.device)
+    pool = TrajectoryPool(
+        StackedBlocks(makers),
+        n_blocks=n_blocks,
+        seed=seed,
+        n_held=job.settings.pool_size if n_points is None else n_blocks,
+        n_draws=job.settings.max_iter,
+        # Half the memory, and finer than the pixels' grey values.
+        dtype=torch.float32 if len(job.space.layout.event_shape) == 1 else torch.float16,
+        labels=labels,
+    )
+    if paths.pool_task is None or n_points is not None:
+        pool.fill()
+        return pool
+    with job.tasks.phase(paths.pool_task, "flows", pool.n_reports) as end_step:
+        pool.fill((lambda n_made: end_step()) if job.tasks.heard else None)
+    return pool

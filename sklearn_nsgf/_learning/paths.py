@@ -1,0 +1,133 @@
+"""What a leg is learnt from: paths of Sinkhorn flows, or straight lines between paired points."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from sklearn.exceptions import ConvergenceWarning
+
+from sklearn_nsgf._learning.strata import Stratum
+from sklearn_nsgf._warn import warn_caller
+from sklearn_nsgf.flow import BlockMaker, Couplings, SinkhornFlows
+
+logger = logging.getLogger("sklearn_nsgf")
+
+
+class Paths(Protocol):
+    """Says which paths a leg is learnt from.
+
+    Attributes
+    ----------
+    n_blocks : int
+        Number of minibatches in all.
+    blur : float or (float, float)
+        In the units of the flow.
+    pool_task : str or None
+        What callbacks call the making of the pool, where that is a task of its own.
+    training_task : str
+        What callbacks call the training.
+    """
+
+    n_blocks: int
+    blur: Any
+    pool_task: str | None
+    training_task: str
+
+    def n_points(self, strata: list[Stratum]) -> int:
+        """Points of each minibatch, of all classes together."""
+        ...
+
+    def make_blocks(self, stratum: Stratum, n_points: int, device: torch.device) -> BlockMaker:
+        """Make paths from so many source points of a class."""
+        ...
+
+    def report(self, makers: list[BlockMaker], n_blocks: int, verbose: bool) -> None:
+        """Say what there is to say about the paths of a training that is over."""
+        ...
+
+
+class SinkhornPaths(NamedTuple):
+    """Paths of particles along Sinkhorn flows; see `SinkhornFlowTransport`."""
+
+    n_blocks: int
+    batch_size: int
+    blur: float | tuple[float, float]
+    n_steps: int
+    step_size: Any
+    tol: float
+    n_jobs: int | None
+
+    pool_task = "Sinkhorn pool"
+    training_task = "training"
+
+    def n_points(self, strata: list[Stratum]) -> int:
+        n_rows = [sum(side.sampler.n_rows for side in sides) for sides in _sides(strata)]
+        return int(min(self.batch_size, *n_rows))
+
+    def make_blocks(self, stratum: Stratum, n_points: int, device: torch.device) -> SinkhornFlows:
+        source, target = stratum.source.sampler, stratum.target.sampler
+        return SinkhornFlows(
+            source,
+            target,
+            n_particles=int(min(n_points, source.n_rows)),
+            n_targets=int(min(n_points, target.n_rows)),
+            device=device,
+            n_jobs=self.n_jobs,
+            blur=self.blur,
+            n_steps=self.n_steps,
+            step_size=self.step_size,
+            tol=self.tol,
+        )
+
+    def report(self, makers: list[SinkhornFlows], n_blocks: int, verbose: bool) -> None:
+        converged = sum(each.n_converged for each in makers) / sum(each.n_problems for each in makers)
+        if verbose:
+            share = 100 * converged
+            logger.info("simulated %d Sinkhorn flows, %.0f %% of their steps converged", n_blocks, share)
+        if converged < 1:
+            warn_caller(
+                f"{1 - converged:.1%} of the Sinkhorn problems did not reach sinkhorn_tol={self.tol}; the "
+                f"largest marginal error is {max(each.marginal_error for each in makers):.2g}. Raise blur "
+                f"(blur_={self.blur}) or sinkhorn_tol.",
+                ConvergenceWarning,
+            )
+
+
+class StraightPaths(NamedTuple):
+    """Straight lines between paired points; see `FlowMatchingTransport`."""
+
+    n_blocks: int
+    batch_size: int
+    coupling: str
+    blur: float
+    n_jobs: int | None
+
+    pool_task = None
+    training_task = "straight flow"
+
+    def n_points(self, strata: list[Stratum]) -> int:
+        if len(strata) == 1:
+            return self.batch_size
+        # Larger minibatches would have other shares of the classes.
+        sources, _ = _sides(strata)
+        return int(min(self.batch_size, sum(side.sampler.n_rows for side in sources)))
+
+    def make_blocks(self, stratum: Stratum, n_points: int, device: torch.device) -> Couplings:
+        return Couplings(
+            stratum.source.sampler,
+            stratum.target.sampler,
+            coupling=self.coupling,
+            n_points=n_points,
+            device=device,
+            n_jobs=self.n_jobs,
+            blur=self.blur,
+        )
+
+    def report(self, makers: list[Couplings], n_blocks: int, verbose: bool) -> None:
+        pass
+
+
+def _sides(strata: list[Stratum]):
+    return [each.source for each in strata], [each.target for each in strata]

@@ -1,0 +1,175 @@
+"""Where the two minibatches of each flow come from: one flow for all rows, or one for each class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from sklearn_nsgf._data.labels import Classes
+from sklearn_nsgf._data.rows import Sample
+from sklearn_nsgf._data.space import Space
+from sklearn_nsgf._model.reservoir import Reservoir
+from sklearn_nsgf.domains import UNLABELLED
+from sklearn_nsgf.flow import ArraySampler, GaussianSampler, MixtureSampler, class_probabilities
+from sklearn_nsgf.flow._samplers import Sampler
+
+# Blur of the plan that tells the classes of unlabelled rows, as a fraction of the target's RMS distance:
+# measured on Office-Caltech10, where less tells them hardly better than no plan.
+CLASS_BLUR = 0.3
+
+
+class Side(NamedTuple):
+    """Rows of one sample, in the units of the flow.
+
+    Attributes
+    ----------
+    sampler : Sampler
+    n_rows : float
+        How many rows they stand for; infinity for noise.
+    """
+
+    sampler: Sampler
+    n_rows: float
+
+
+class Stratum(NamedTuple):
+    """The two sides of a flow, and the class to which both belong, if any."""
+
+    source: Side
+    target: Side
+    code: int | None = None
+
+    @property
+    def n_most(self) -> float:
+        """The largest minibatch that both sides can give."""
+        return min(side.sampler.n_rows for side in (self.source, self.target))
+
+
+def shares(strata: Sequence[Stratum]) -> np.ndarray:
+    """Part of all particles that each flow has."""
+    sizes = np.array([min(s.source.n_rows, math.inf) for s in strata])
+    if not np.isfinite(sizes).all():
+        sizes = np.array([s.target.n_rows for s in strata])
+    return sizes / sizes.sum()
+
+
+def split_places(sample: Sample, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places to train on and places to hold out: the `fraction`, at least one, of each class."""
+    classes = np.zeros(sample.n_rows, dtype=int) if sample.codes is None else sample.codes
+    order = np.random.RandomState(seed).permutation(sample.n_rows)
+    held_out = np.zeros(sample.n_rows, dtype=bool)
+    for code in np.unique(classes):
+        members = order[classes[order] == code]
+        if len(members) > 1:
+            held_out[members[: max(1, int(fraction * len(members)))]] = True
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def make_strata(source: Sample | None, target: Sample, space: Space) -> list[Stratum]:
+    """Return the flows between two samples: one, or one for each class.
+
+    Parameters
+    ----------
+    source : Sample or None
+        None for noise.
+    target : Sample
+    space : Space
+    """
+    units, classes = space.units, space.classes
+    noise = Side(GaussianSampler(units.noise_std), math.inf)
+    encoded = [
+        sample and sample._replace(rows=sample.rows.encoded(partial(units.encode, t=t)))
+        for sample, t in ((source, 0.0), (target, 1.0))
+    ]
+    if classes.mode == "ignore":
+        return [Stratum(*(_members(sample, None) if sample else noise for sample in encoded))]
+    weights = _class_weights(encoded, classes, CLASS_BLUR * (units.target_rms_distance or 1.0))
+    strata = []
+    for code in range(len(classes.labels)):
+        sides = [
+            noise if sample is None else _members(sample, weight[:, code])
+            for sample, weight in zip(encoded, weights, strict=True)
+        ]
+        if all(side is not None for side in sides):
+            strata.append(Stratum(*sides, code))
+    return strata
+
+
+def with_kept_rows(
+    strata: list[Stratum], source: Reservoir | None, target: Reservoir, space: Space
+) -> list[Stratum]:
+    """The flows between new rows and those kept of earlier ones, in proportion to what all of them were."""
+    kept = make_strata(source and source.sample(), target.sample(), space)
+    by_code = {stratum.code: [stratum] for stratum in strata}
+    for stratum in kept:
+        by_code.setdefault(stratum.code, []).append(
+            stratum._replace(
+                source=stratum.source if source is None else _standing_for(stratum, "source", source),
+                target=_standing_for(stratum, "target", target),
+            )
+        )
+    return [
+        Stratum(_together([each.source for each in group]), _together([each.target for each in group]), code)
+        for code, group in by_code.items()
+    ]
+
+
+def _standing_for(stratum: Stratum, name: str, reservoir: Reservoir) -> Side:
+    side = getattr(stratum, name)
+    return side._replace(n_rows=side.n_rows * reservoir.weight(stratum.code))
+
+
+def _together(sides: list[Side]) -> Side:
+    if len(sides) == 1 or math.isinf(sides[0].n_rows):
+        return sides[0]
+    n_rows = [side.n_rows for side in sides]
+    return Side(MixtureSampler([side.sampler for side in sides], n_rows), sum(n_rows))
+
+
+def _class_weights(
+    samples: Sequence[Sample | None], classes: Classes, blur: float
+) -> list[np.ndarray | None]:
+    """How much each row of both samples takes part in the flow of each class.
+
+    A row of unknown class takes part in that of its most probable class. A class that would have no row
+    at all has every row with its probability.
+    """
+    weights, n_classes = [], len(classes.labels)
+    for k, sample in enumerate(samples):
+        if sample is None:
+            weights.append(None)
+            continue
+        weight = np.eye(n_classes, dtype=np.float32)[sample.codes]
+        unknown = np.flatnonzero(sample.codes == UNLABELLED)
+        weight[unknown] = 0
+        other = samples[1 - k]
+        if len(unknown) and (other.codes != UNLABELLED).any():
+            probability = class_probabilities(
+                sample.rows, unknown, other.rows, other.codes, n_classes, blur=blur
+            )
+            weight[unknown] = np.eye(n_classes, dtype=np.float32)[probability.argmax(axis=1)]
+            empty = np.flatnonzero(~weight.any(axis=0))
+            weight[np.ix_(unknown, empty)] = probability[:, empty]
+        weights.append(weight)
+    return weights
+
+
+def _members(sample: Sample, weight: np.ndarray | None) -> Side | None:
+    """The rows of a class, or all rows without weights; None if there are none."""
+    if weight is None:
+        return Side(ArraySampler(sample.rows), float(sample.n_rows))
+    places = np.flatnonzero(weight)
+    if not len(places):
+        return None
+    weight = weight[places].astype(np.float64)
+    sampler = ArraySampler(sample.rows.take(places), None if (weight == 1).all() else weight)
+    return Side(sampler, float(weight.sum()))
+
+
+def allot(n_points: int, strata: Sequence[Stratum]) -> list[int]:
+    """Share of each flow in so many points, at least one."""
+    return [max(1, round(n_points * share)) for share in shares(strata)]

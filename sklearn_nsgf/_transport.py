@@ -1,0 +1,270 @@
+"""What a fitted flow can be asked: to transport, to generate, and how well it does."""
+
+from __future__ import annotations
+
+from abc import ABCMeta, abstractmethod
+from numbers import Integral
+
+from sklearn.base import OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, check_scalar
+
+from sklearn_nsgf._data.check import check_samples, check_target, check_times
+from sklearn_nsgf._model.model import Integration
+from sklearn_nsgf._sklearn import output_container
+from sklearn_nsgf.domains import is_target, source_mask
+from sklearn_nsgf.flow import n_evaluations
+from sklearn_nsgf.metrics import make_transport_scorer
+
+
+class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMeta):
+    """Everything that reads `model_`. Arguments are checked here, the rest is the model's."""
+
+    # Passed on by meta-estimators without being asked for.
+    __metadata_request__transform = {"sample_domain": True, "labels": True}
+    __metadata_request__inverse_transform = {"labels": True}
+    __metadata_request__score = {"sample_domain": True}
+
+    @abstractmethod
+    def _n_steps(self) -> tuple[int, ...]:
+        """Number of steps of each leg, as the parameters say now."""
+
+    def transform(self, X, *, labels=None, sample_domain=None):
+        """Transport points of the source to the target.
+
+        After `fit(X)` without a target, the source is noise: the normal distribution with the mean and the
+        scale of the data.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or images
+            Any number of points, new ones or those of the fit.
+        labels : label or array-like of shape (n_samples,), default=None
+            Class of each point, or one for all, for `label_mode="condition"` only.
+        sample_domain : array-like of shape (n_samples,), default=None
+            Rows with a value < 0 belong to the target and come back unchanged. Without it, all rows belong to
+            the source.
+
+        Returns
+        -------
+        X_transported : ndarray of the shape of `X`
+            float32 if `X` is float32, otherwise float64. uint8 images come back as uint8 if the target's
+            images are uint8, otherwise as float32.
+        """
+        check_is_fitted(self)
+        self._check_container()
+        space = self.model_.space
+        X = check_samples(self, X, space.layout)
+        if sample_domain is None:
+            codes = space.classes.codes_of(labels, len(X), "rows of X")
+            return self.model_.transport(X, codes, 0.0, 1.0, self._integration())
+        is_source = source_mask(sample_domain, len(X))
+        answer = X.astype(space.answer_dtype(X.dtype, 1.0))
+        if is_source.any():
+            codes = space.classes.codes_of(labels, len(X), "rows of X", is_source)
+            answer[is_source] = self.model_.transport(X[is_source], codes, 0.0, 1.0, self._integration())
+        return answer
+
+    def inverse_transform(self, X, *, labels=None):
+        """Transport points of the target back to the source.
+
+        The flow is integrated backwards with the same number of steps. The round trip is exact only in the
+        limit of many steps.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or images
+            Points of the target.
+        labels : label or array-like of shape (n_samples,), default=None
+            As in `transform`.
+
+        Returns
+        -------
+        X_original : ndarray of the shape of `X`
+            Its type follows the rule of `transform`, with source and target swapped.
+        """
+        return self.integrate(X, t_start=1.0, t_end=0.0, labels=labels)
+
+    def integrate(
+        self, X, *, t_start=0.0, t_end=1.0, n_steps=None, solver=None, return_path=False, labels=None
+    ):
+        """Follow the flow from one time to another; 0 is the source and 1 the target.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or images
+            Points at time `t_start`.
+        t_start, t_end : float, default=0 and 1
+            Times between 0 and 1. With `t_end < t_start` the flow runs backwards.
+        n_steps : int, default=None
+            Number of steps; by default the estimator's own.
+        solver : {"euler", "midpoint", "heun", "rk4"}, default=None
+            By default the estimator's `solver`.
+        return_path : bool, default=False
+            Whether to return the points after every step, the first ones included.
+        labels : label or array-like of shape (n_samples,), default=None
+            As in `transform`.
+
+        Returns
+        -------
+        X_t : ndarray of the shape of `X`, or of shape (n_steps + 1, \\*X.shape)
+        """
+        check_is_fitted(self)
+        space = self.model_.space
+        X = check_samples(self, X, space.layout)
+        for name, t in {"t_start": t_start, "t_end": t_end}.items():
+            check_times(t, name)
+        codes = space.classes.codes_of(labels, len(X), "rows of X")
+        how = self._integration(n_steps, solver)
+        follow = self.model_.path if return_path else self.model_.transport
+        return follow(X, codes, t_start, t_end, how)
+
+    def velocity(self, X, t, *, labels=None):
+        """Velocity dx/dt of the flow.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or images
+            Points.
+        t : float or array-like of shape (n_samples,)
+            Times between 0 (source) and 1 (target).
+        labels : label or array-like of shape (n_samples,), default=None
+            As in `transform`.
+
+        Returns
+        -------
+        V : ndarray of the shape of `X`
+            In units of the data: the distance a particle would travel at this speed from time 0 to 1.
+        """
+        check_is_fitted(self)
+        space = self.model_.space
+        X = check_samples(self, X, space.layout)
+        codes = space.classes.codes_of(labels, len(X), "rows of X")
+        return self.model_.velocity(X, codes, check_times(t, "t", len(X)), self._integration())
+
+    def sample(self, n_samples=1, *, labels=None, random_state=None):
+        """Draw new points from the learnt target distribution.
+
+        Source points are drawn and transported. They come from the normal distribution, or with replacement
+        from the source sample, of which at most 10 000 rows are kept.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of points.
+        labels : label or array-like of shape (n_samples,), default=None
+            Class of each point, or one for all, for `label_mode="condition"` only. By default, classes are
+            drawn with their frequencies in the fit.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features), or images
+            With the shape and the dtype of the fit.
+        """
+        check_is_fitted(self)
+        check_scalar(n_samples, "n_samples", Integral, min_val=1)
+        rng = check_random_state(random_state)
+        classes = self.model_.space.classes
+        if labels is None and classes.are_seen:
+            codes = self.model_.draw_codes(n_samples, rng)
+        else:
+            codes = classes.codes_of(labels, n_samples, "points (n_samples)")
+        return self.model_.sample(n_samples, codes, self._integration(), rng)
+
+    def score(self, X, y=None, *, sample_domain=None, sample_weight=None):
+        """Minus the energy distance between transported points and a target sample.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or images
+            Source points. If `y` holds no target sample, `X` is the target and is compared with generated
+            points; with `sample_domain` it holds both samples.
+        y : array-like of shape (n_target, n_features) or (n_samples,), default=None
+            Target sample. With `label_mode="condition"` and `sample_domain`, one-dimensional labels tell the
+            class in which each point is transported.
+        sample_domain : array-like of shape (n_samples,), default=None
+            Values >= 0 for the source rows of `X` and < 0 for its target rows.
+        sample_weight : None
+            Not supported; present because scikit-learn's meta-estimators pass it.
+
+        Returns
+        -------
+        score : float
+            Higher is better; about zero is the best. In units of the data; see
+            `sklearn_nsgf.metrics.energy_distance`.
+        """
+        check_is_fitted(self)
+        if sample_weight is not None:
+            raise ValueError("sample_weight must be None: the flow does not support weights.")
+        space = self.model_.space
+        checked = check_samples(self, X, space.layout, ensure_min_samples=2)
+        if is_target(y):
+            y = check_target(y, space.layout, space.feature_names, ensure_min_samples=2)
+        # A frame stays one, or `transform` would miss its names.
+        X = X if hasattr(X, "columns") else checked
+        return make_transport_scorer("energy_distance")(self, X, y, sample_domain=sample_domain)
+
+    @property
+    def n_function_evaluations_(self) -> int:
+        """Evaluations of a velocity network that one `transform` costs."""
+        check_is_fitted(self)
+        how = self._integration()
+        steps = zip(how.n_steps, self.model_.legs, strict=True)
+        return n_evaluations(how.solver) * sum(n for n, leg in steps if leg is not None)
+
+    @property
+    def from_noise_(self) -> bool:
+        """Whether the source is the normal distribution, as after `fit(X)`."""
+        return self.model_.source is None
+
+    @property
+    def device_(self) -> str:
+        """Device of the fit."""
+        return self.model_.device
+
+    @property
+    def n_iter_(self) -> int:
+        """Optimiser steps that the velocity networks have taken."""
+        return self.model_.n_iter
+
+    @property
+    def classes_(self):
+        """The labels that the fit knows, sorted."""
+        labels = self.model_.space.classes.labels
+        if labels is None:
+            raise AttributeError("The fit ignored labels: there are no classes_.")
+        return labels
+
+    @property
+    def n_features_in_(self) -> int:
+        """Number of features."""
+        return self.model_.space.layout.n_features
+
+    @property
+    def feature_names_in_(self):
+        """Names of the features."""
+        names = self.model_.space.feature_names
+        if names is None:
+            raise AttributeError("The data of the fit had no feature_names_in_.")
+        return names
+
+    def _integration(self, n_steps: int | None = None, solver: str | None = None) -> Integration:
+        steps = self._n_steps()
+        if n_steps is not None:
+            steps = (n_steps,) * len(steps)
+        for each in steps:
+            check_scalar(each, "n_steps", Integral, min_val=1)
+        return Integration(steps, self.solver if solver is None else solver, self.device)
+
+    def _check_container(self) -> None:
+        layout = self.model_.space.layout
+        if layout.picture_shape is not None and output_container(self) != "default":
+            raise ValueError(
+                f"set_output(transform={output_container(self)!r}) is for rows, and these samples have the "
+                f"shape {layout.sample_shape}: images come as arrays. Use set_output(transform='default')."
+            )
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "model_")
