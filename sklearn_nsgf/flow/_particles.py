@@ -19,7 +19,7 @@ from sklearn_nsgf.flow._problem import (
 )
 
 # Clouds so large beside the blur that the plan's entries would be off by more are solved in float64.
-_LARGEST_ROUNDING = 0.01
+LARGEST_ROUNDING = 0.01
 # So is what has to be closer than sums of float32 numbers are.
 _SMALLEST_SINGLE_TOL = 1e-4
 # A weight of zero counts as exp(-40), 4e-18.
@@ -87,7 +87,8 @@ class Particles:
         self.settings, self._memory = Settings(scaling, tol, max_iter), memory or Memory()
         self._place(x, y, a, b)
         is_single = x.dtype == torch.float32 and x.device.type != "mps"
-        if is_single and (self._is_rounded(blur) or tol < _SMALLEST_SINGLE_TOL):
+        is_rounded = self._rounding(blur).max().item() > LARGEST_ROUNDING
+        if is_single and (is_rounded or tol < _SMALLEST_SINGLE_TOL):
             self._place(x.double(), y.double(), a, b)
         largest = max(x, y, key=lambda points: points.shape[-2])
         are_few = largest.shape[-2] * _FEATURES_PER_POINT <= x.shape[-1]
@@ -101,25 +102,19 @@ class Particles:
         points = torch.sub(x, self.centre, out=self._memory.room("x", x.shape, self.centre))
         self.cloud = Cloud(points, log_weights(x, a, "a"))
         self.target = Cloud(y - self.centre, log_weights(y, b, "b"))
-        if not bool(self._largest_norms().isfinite().all()):
+        if not all(bool(cloud.norms.isfinite().all()) for cloud in (self.cloud, self.target)):
             raise ValueError(
                 f"x and y must be finite, and their squared distances numbers that {x.dtype} can hold."
             )
 
-    def _largest_norms(self) -> Tensor:
-        return torch.maximum(self.cloud.norms.amax(-1), self.target.norms.amax(-1))
-
     def _rounding(self, blur: float) -> Tensor:
-        """Relative error of the plan's entries where the points are now: no iteration can make it smaller."""
-        return self._largest_norms() * (torch.finfo(self.centre.dtype).eps * 2 / blur**2)
-
-    def _is_rounded(self, blur: float) -> bool:
-        return self._rounding(blur).max().item() > _LARGEST_ROUNDING
+        """See `plan_rounding`; where the points are now."""
+        return plan_rounding(self.cloud.norms, self.target.norms, blur)
 
     def honest(self, error: Tensor, blur: float) -> Tensor:
         """The error of the marginals, or that of the plan's entries where it makes the former void."""
         rounding = self._rounding(blur)
-        return torch.where(rounding > _LARGEST_ROUNDING, rounding.maximum(error), error)
+        return torch.where(rounding > LARGEST_ROUNDING, rounding.maximum(error), error)
 
     def start(self, g_init: Tensor | None) -> Tensor | None:
         """Reduced potential for the potential `g_init`."""
@@ -194,6 +189,14 @@ class Particles:
         drift = (xx.diagonal(dim1=-2, dim2=-1) / 2 - self.cloud.norms).abs().max()
         if not drift.item() <= _LARGEST_DRIFT * self.smallest_eps:
             del self._products["xy"], self._products["xx"]
+
+
+def plan_rounding(x_norms: Tensor, y_norms: Tensor, blur: float) -> Tensor:
+    """Relative error that a plan's entries have from the start: no iteration can make it smaller.
+
+    Takes the ``|x|^2 / 2`` and ``|y|^2 / 2`` of both clouds, of shapes (..., n) and (..., m).
+    """
+    return 2 * torch.finfo(x_norms.dtype).eps * torch.maximum(x_norms.amax(-1), y_norms.amax(-1)) / blur**2
 
 
 def log_weights(points: Tensor, weights: Tensor | None, name: str) -> Tensor:

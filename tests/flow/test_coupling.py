@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from scipy.special import logsumexp, softmax
 
-from sklearn_nsgf.flow import couple
+from sklearn_nsgf.flow import _coupling, class_probabilities, couple
 
 
 def clouds(n, m, d=2, seed=0):
@@ -88,10 +89,84 @@ def test_clouds_without_points(coupling, n, m, d):
         couple(torch.zeros(3, 1), torch.zeros(3, 2), coupling, rng(), blur=0.1)
 
 
-def test_a_coupling_that_does_not_converge_is_warned_about():
-    x, y = clouds(50, 50)
-    with pytest.warns(RuntimeWarning, match="Raise blur"):
+def test_a_plan_that_is_not_solved_is_warned_about(monkeypatch):
+    x, y = clouds(50, 60)
+    with pytest.warns(
+        RuntimeWarning, match=r"error of [\d.]+, above 0.001. Raise blur, which is 0.001"
+    ) as caught:
         couple(x, y, "sinkhorn", rng(), blur=1e-3, tol=1e-3, max_iter=2)
+        couple(y, x, "sinkhorn", rng(), blur=1e-3, tol=1e-3, max_iter=2)
+    assert [warning.filename for warning in caught] == [__file__, __file__]
+
+    monkeypatch.setattr(_coupling, "_MAX_ITER", 2)
+    with pytest.warns(RuntimeWarning, match=r"error of [\d.]+, above 0.01. Raise blur") as caught:
+        class_probabilities(x.numpy(), np.arange(50), y.numpy(), np.arange(60) % 2, 2, blur=1e-3)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+OFFSETS = [0.0, 1e3, 1e4, 1e6]
+
+
+def plan_of(monkeypatch, x, y, coupling="sinkhorn"):
+    """The plan that pairs are drawn from."""
+    plans = []
+
+    def keep(plan, rng):
+        plans.append(plan.double())
+        return torch.zeros(len(plan), dtype=int)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_coupling, "_draw_columns", keep)
+        couple(x, y, coupling, rng(), blur=0.05, tol=1e-4, max_iter=50_000)
+    return plans[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("offset", OFFSETS)
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_a_plan_far_from_zero_is_that_at_zero(monkeypatch, offset, scale, dtype):
+    """Points that both types hold at both places: the answer at zero in float64 is the true one."""
+    x, y = ((scale * cloud + offset).to(dtype) for cloud in clouds(80, 60))
+    expected = plan_of(monkeypatch, x.double() - offset, y.double() - offset)
+    for each in ((x, y), (y, x)):
+        found = plan_of(monkeypatch, *each)
+        assert (found.sum(-1) - 1).abs().max() < 1e-5
+        assert (found - expected).abs().sum(-1).max() < 0.01
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+def test_exact_pairs_far_from_zero_cost_least(offset):
+    """In float64, which holds the points; 4e-4 is the rounding of a squared norm at a million."""
+    x, y = (0.01 * cloud.double() + offset for cloud in clouds(80, 80))
+    rows, columns = couple(x, y, "exact", rng())
+    expected = couple(x - offset, y - offset, "exact", rng())
+    assert torch.equal(torch.stack([rows, columns]), torch.stack(expected))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("offset", OFFSETS)
+def test_classes_far_from_zero_are_those_at_zero(monkeypatch, offset, dtype):
+    """Two classes above one another, and the same ones moved to the right by less than their distance."""
+    generator, codes = rng(), np.arange(90) % 2
+    others, rows = (
+        (generator.normal(size=(90, 2)) + np.outer(codes, [0, 3]) + [shift, 0] + offset).astype(dtype)
+        for shift in (0, 1)
+    )
+    expected = classes_by_plain_sinkhorn(rows - np.array(offset), others - np.array(offset), codes, blur=0.3)
+    monkeypatch.setattr(_coupling, "_TOL", 1e-5)
+    found = class_probabilities(rows, np.arange(90), others, codes, 2, blur=0.3)
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def classes_by_plain_sinkhorn(rows, others, codes, blur):
+    """In float64, in the log domain, from differences of coordinates."""
+    costs = np.square(others[:, None].astype(np.float64) - rows[None].astype(np.float64)).sum(-1) / 2
+    f, g = np.zeros(len(others)), np.zeros(len(rows))
+    for _ in range(3000):
+        f = -(blur**2) * logsumexp((g - costs) / blur**2, axis=1, b=1 / len(rows))
+        g = -(blur**2) * logsumexp((f[:, None] - costs) / blur**2, axis=0, b=1 / len(others))
+    plan = softmax((f[:, None] - costs) / blur**2, axis=0)
+    return np.stack([plan[codes == code].sum(0) for code in range(2)], axis=1)
 
 
 def test_an_unknown_coupling():
