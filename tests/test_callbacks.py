@@ -9,7 +9,9 @@ from clouds import two_clouds
 from sklearn.model_selection import GridSearchCV
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
+from sklearn_nsgf._learning import learn
 from sklearn_nsgf.domains import stack_domains
+from sklearn_nsgf.flow import _pool
 from sklearn_nsgf.metrics import make_transport_scorer
 
 callback = pytest.importorskip("sklearn.callback", reason="scikit-learn before 1.9 has no callbacks")
@@ -194,6 +196,33 @@ def test_a_monitor_in_a_search():
     # Four fits and that of the best one, each with four evaluations and its end.
     assert len(log.data) == 5 * (4 + 1)
     assert np.isfinite([row["energy"] for row in log.data]).all()
+
+
+def test_a_pool_reports_as_often_as_it_says(monkeypatch):
+    """Found in review: a pool that holds fewer flows than there are announced ten reports and made four."""
+    monkeypatch.setattr(_pool, "_LARGEST_POOL", 4 * 4 * 16 * 6 * 2)  # four flows of 16 points and six nodes
+    recorder = Recorder()
+    fresh("sinkhorn", recorder).fit(*two_clouds(100, 90))
+    assert recorder.finished[0] == ("Sinkhorn pool", 4)
+    assert recorder.ended.count(("fit", "Sinkhorn pool", "flows")) == 4
+    assert sorted(recorder.begun) == sorted(recorder.ended)
+
+
+def test_a_phase_that_is_interrupted_at_once_ends(monkeypatch):
+    """Ctrl-C before the first step of the straight flow: the fit ends well, and so do all its tasks."""
+    trained = learn.train_network
+
+    def stopping(network, *arguments, **options):
+        if recorder.begun.count(("fit", "straight flow")):
+            raise KeyboardInterrupt
+        return trained(network, *arguments, **options)
+
+    monkeypatch.setattr(learn, "train_network", stopping)
+    recorder = Recorder()
+    with pytest.warns(UserWarning, match="interrupted after"):
+        fresh("direct", recorder).fit(*two_clouds(100, 90))
+    assert recorder.finished[-1][0] == "straight flow"
+    assert sorted(recorder.begun) == sorted(recorder.ended)
 
 
 def test_verbose_logs_a_line_for_each_phase(caplog, name):

@@ -12,8 +12,9 @@ from sklearn.model_selection import GridSearchCV
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
 from sklearn_nsgf._learning import learn
+from sklearn_nsgf._model.leg import Leg
 from sklearn_nsgf.metrics import energy_distance
-from sklearn_nsgf.networks import MLP
+from sklearn_nsgf.networks import MLP, TimePredictor
 
 FAST = {
     "n_flows": 4,
@@ -316,6 +317,48 @@ def test_ctrl_c_in_a_later_time_predictor_keeps_the_straight_flow(monkeypatch):
         est.fit(source, target)
     assert est.model_.legs[1] is straight
     assert np.isfinite(est.transform(source)).all()
+
+
+def test_ctrl_c_before_the_first_step_keeps_the_second_leg_whole(monkeypatch):
+    """Found in review: a half-trained predictor, in training mode, beside the old straight flow."""
+    source, target = two_clouds()
+    est = NSGFPlusPlus(**SMALL, transition="predicted", warm_start=True, random_state=0).fit(source, target)
+    first, second = est.model_.legs
+    weights = [each.clone() for each in est.time_predictor_.parameters()]
+    trained = learn.train_network
+
+    def stopping(network, *arguments, constant_rate, **options):
+        if isinstance(network, MLP) and stopping.n_predictors:
+            raise KeyboardInterrupt
+        stopping.n_predictors += isinstance(network, TimePredictor)
+        return trained(network, *arguments, constant_rate=constant_rate, **options)
+
+    stopping.n_predictors = 0
+    monkeypatch.setattr(learn, "train_network", stopping)
+    with pytest.warns(UserWarning, match="interrupted after"):
+        est.fit(source, target)
+    assert est.model_.legs[0] is not first
+    assert est.model_.legs[1] is second
+    assert not est.time_predictor_.training
+    assert all(torch.equal(*pair) for pair in zip(weights, est.time_predictor_.parameters(), strict=True))
+
+
+def test_a_getter_changes_nothing():
+    est = NSGFPlusPlus(**SMALL, random_state=0).fit(*two_clouds())
+    phase, model = est.sinkhorn_flow_, est.model_
+    est.set_params(solver="heun", n_sinkhorn_steps=3)
+    assert est.n_function_evaluations_ == 16
+    assert (phase.solver, phase.n_steps) == ("euler", 2)
+    assert (est.sinkhorn_flow_.solver, est.sinkhorn_flow_.n_steps) == ("heun", 3)
+    assert est.model_ is model
+
+
+def test_a_minibatch_of_the_second_phase_copies_no_network(monkeypatch):
+    copies = []
+    prepare = Leg.on
+    monkeypatch.setattr(Leg, "on", lambda *arguments: copies.append(1) or prepare(*arguments))
+    NSGFPlusPlus(**{**SMALL, "n_couplings": 30}, random_state=0).fit(*two_clouds())
+    assert len(copies) == 1
 
 
 def test_a_wrong_number_of_steps_after_the_fit():

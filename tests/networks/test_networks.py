@@ -155,3 +155,23 @@ def test_a_third_partys_unet():
     assert network(torch.rand(2), torch.rand(2, 1, 8, 8)).shape == (2, 1, 8, 8)
     with pytest.raises(ValueError, match="called as network"):
         make_network((1, 8, 8), network=Adapter((1, 8, 8)).network)
+
+
+class Normalised(nn.Module):
+    """Has statistics of its batches."""
+
+    def __init__(self, event_shape):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(*event_shape)
+
+    def forward(self, t, x):
+        return self.norm(x)
+
+
+def test_a_check_moves_no_batch_statistics():
+    given = Normalised((3,))
+    given.norm.running_mean += 3
+    for made in (make_network((3,), network=given), make_network((3,), network=Normalised)):
+        assert made.norm.num_batches_tracked == 0
+        assert made.norm.training
+    assert torch.equal(make_network((3,), network=given).norm.running_mean, torch.full((3,), 3.0))
