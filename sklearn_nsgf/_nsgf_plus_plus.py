@@ -20,7 +20,7 @@ from sklearn_nsgf._sinkhorn_flow import SinkhornFlowTransport
 from sklearn_nsgf._sklearn import Interval, StrOptions
 from sklearn_nsgf.networks import TimePredictor
 
-# Automatic blur, in units of that of a Sinkhorn flow alone.
+# Automatic blur, relative to that of `SinkhornFlowTransport`.
 AUTO_BLUR = 2.0
 
 

@@ -37,8 +37,8 @@ def stack_domains(X_source, X_target, y_source=None, y_target=None):
         arrays are read into memory.
     y_source : array-like of shape (n_source,), default=None
     y_target : array-like of shape (n_target,), default=None
-        Labels. Where only one side has them, the rows of the other get -1, which takes integer labels.
-        A class must then not be called -1.
+        Labels. If only one side has them, the rows of the other get -1. The labels must then be integers,
+        and none of them -1.
 
     Returns
     -------
@@ -181,14 +181,14 @@ def source_mask(sample_domain, n_samples: int, *, require: tuple[str, ...] = ())
 class DomainKFold(BaseCrossValidator):
     """K folds, each of which has its share of the source and of the target.
 
-    Only the domain counts; labels are not balanced.
+    Folds are balanced by domain, not by label.
 
     Parameters
     ----------
     n_splits : int, default=5
         Number of folds, at least 2.
     shuffle : bool, default=False
-        Whether to shuffle the rows of each domain before.
+        Whether to shuffle the rows of each domain before splitting.
     random_state : int, RandomState instance or None, default=None
         Seed of the shuffling.
 
@@ -292,8 +292,8 @@ def _inner_has(method: str) -> Callable[[SourceOnly], bool]:
 class SourceOnly(MetaEstimatorMixin, BaseEstimator):
     """Classifier or regressor that learns from the rows of the source alone.
 
-    It is the last step of a pipeline for domain adaptation: the transport before it moves the source onto
-    the target, and the labels of the target's rows, which are often only placeholders, are never read.
+    Use it as the last step of a domain adaptation pipeline. The transport before it moves the source onto the
+    target. Labels of target rows, often only placeholders, are never read.
 
     Parameters
     ----------
@@ -320,8 +320,8 @@ class SourceOnly(MetaEstimatorMixin, BaseEstimator):
     >>> SourceOnly(KNeighborsClassifier(1)).fit(X, y, sample_domain=sample_domain).predict([[0.1]])
     array([7])
 
-    In a pipeline, after ``sklearn.set_config(enable_metadata_routing=True)``, new rows of the target must be
-    marked as such, or the transport moves them like rows of the source::
+    In a pipeline, after ``sklearn.set_config(enable_metadata_routing=True)``, mark new target rows as such.
+    Otherwise the transport moves them like source rows::
 
         pipeline = make_pipeline(SinkhornFlowTransport(), SourceOnly(KNeighborsClassifier(1)))
         pipeline.fit(X, y, sample_domain=sample_domain)

@@ -1,4 +1,4 @@
-"""Pictures of a fitted flow: its trajectories, its answers and its training."""
+"""Plots of a fitted flow: trajectories, transported points and training curves."""
 
 from __future__ import annotations
 
@@ -362,7 +362,7 @@ class TransportDisplay:
 
 
 class LossCurveDisplay:
-    """Loss of the training, and on held-out flows if there were any.
+    """Training loss, and the loss on held-out flows if there were any.
 
     `from_estimator` makes the display of a fitted estimator.
 
@@ -446,7 +446,7 @@ class LossCurveDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, *, ax=None, log_scale=True, **line_kw):
-        """Draw the losses of a fitted estimator, of `NSGFPlusPlus` those of both phases.
+        """Draw the losses of a fitted estimator; for `NSGFPlusPlus`, those of both phases.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""How far two samples are apart."""
+"""Distances between two samples."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def energy_distance(X, Y):
     r"""Squared energy distance between two samples, unbiased.
 
     ``2 E|X - Y| - E|X - X'| - E|Y - Y'|`` with Euclidean norms and without the pairs of a point
-    with itself [1]_. Zero on average for two samples of one distribution, and then negative about half
-    of the time.
+    with itself [1]_. For two samples of one distribution it is zero on average: about half of the values
+    are negative.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def sliced_wasserstein_distance(X, Y, *, n_projections=200, random_state=0):
     r"""Sliced 2-Wasserstein distance between two samples.
 
     Root of the mean square of the 2-Wasserstein distances between the samples projected on random lines
-    [1]_. It costs a sort for each line, also with very many rows.
+    [1]_. The cost is one sort per line, even with very many rows.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def sliced_wasserstein_distance(X, Y, *, n_projections=200, random_state=0):
     n_projections : int, default=200
         Number of lines.
     random_state : int, RandomState instance or None, default=0
-        Seed of their directions. Only values of the same lines should be compared.
+        Seed of the directions. Compare only distances on the same lines.
 
     Returns
     -------
@@ -342,9 +342,9 @@ def make_transport_scorer(metric="energy_distance", **metric_params):
     - neither: `estimator.sample` with `X`, for estimators that were fitted without a source; in a pipeline
       with `X` as it comes out of the earlier steps.
 
-    One-dimensional `y` (labels) is not compared; an estimator with ``label_mode="condition"`` is given it. Of
-    a fitted search it is the best estimator that counts. With metadata routing a search passes
-    `sample_domain` on without further ado; without it searches pass none to a scorer.
+    A one-dimensional `y` holds labels and is not compared. An estimator with ``label_mode="condition"`` is
+    given them. For a fitted search, the best estimator is scored. With metadata routing, a search passes
+    `sample_domain` on; without it, searches pass none to a scorer.
 
     Parameters
     ----------
@@ -355,7 +355,7 @@ def make_transport_scorer(metric="energy_distance", **metric_params):
     **metric_params : dict
         Keyword arguments of `metric`. "sinkhorn_divergence" without `blur` takes 0.1 times the root mean
         squared distance between the rows of the target that is compared: all estimators of a search are
-        measured with one ruler, whatever blur they were fitted with.
+        scored on the same scale, whatever blur they were fitted with.
 
     Returns
     -------
@@ -400,7 +400,7 @@ class _TransportScorer:
         return f"make_transport_scorer({', '.join(arguments)})"
 
     def get_metadata_routing(self):
-        """Request `sample_domain`, so that nobody has to call `set_score_request`."""
+        """Request `sample_domain`; `set_score_request` is not needed."""
         request = MetadataRequest(owner=repr(self))
         request.score.add_request(param="sample_domain", alias=True)
         return request
@@ -419,7 +419,7 @@ def _name(function) -> str:
 
 
 def _samples_to_compare(estimator, X, y, sample_domain):
-    """The transported or generated sample and that of the target."""
+    """The transported or generated sample, and the target sample."""
     while hasattr(estimator, "best_estimator_"):
         estimator = estimator.best_estimator_
     last_step = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator

@@ -12,7 +12,7 @@ from sklearn_nsgf.flow._samplers import chunks
 
 
 class Units:
-    """From the data's units to those of the flow and back.
+    """Between the data's units and the flow's.
 
     Each cloud is centred on its own mean and both are divided by one scale, the root of the mean
     of the two variances within the clouds. In between the centre moves at constant speed, so that

@@ -39,7 +39,7 @@ class FlowModel:
     """What a fit leaves. It is never changed: a fit that goes on makes another one.
 
     Time runs from 0 (source) to 1 (target), and each leg has an equal part of it. In the first leg the centre
-    of the flow moves from that of the source to that of the target, in later ones it stays there.
+    of the flow moves from the source's mean to the target's. In later legs it stays there.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from sklearn_nsgf.networks._embedding import TimeEmbedding
 class UNet(nn.Module):
     """U-Net on an image and its time, with residual blocks and attention.
 
-    The shape is that of [1]_, reduced to what small images need: levels of halved resolution, each with
+    The architecture follows [1]_, reduced to what small images need: levels of halved resolution, each with
     residual blocks that see the time, self-attention on some of them, and skips from the way down to the
     way up. Any image size works: halves are rounded up and cut off again.
 
