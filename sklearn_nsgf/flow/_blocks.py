@@ -93,21 +93,21 @@ class SinkhornFlows:
         Number of source points in each flow.
     n_targets : int, default=None
         Number of target points, by default `n_particles`.
+    n_steps : int
+        Number of steps of each flow.
     device : torch device, default="cpu"
         Where the flows are simulated, and where the pool lies. Many of them go side by side in one tensor,
         on a CPU only the small ones.
     n_jobs : int, default=None
         Flows at a time on the CPU. None takes what `joblib.parallel_config` says if that is more than
         one, and else as many as torch has threads. Threads are the default backend.
-    n_steps : int
-        Number of steps of each flow.
     **flow_options
         Passed on to `particle_flow`, with `n_steps`.
 
     Attributes
     ----------
     n_at_once : int
-        Number of flows side by side, a power of two.
+        Number of flows simulated side by side, a power of two.
     n_problems, n_converged : int
         Number of Sinkhorn problems so far, and of those that met the tolerance.
     marginal_error : float
