@@ -11,10 +11,12 @@ ROOT = Path(sklearn_nsgf.__file__).parent
 # A module may import modules of its own layer or of those before it.
 LAYERS = [
     ["_torch", "_sklearn", "_version", "_warn"],
-    ["flow._anderson", "flow._plan"],
+    ["flow._anderson", "flow._memory"],
+    ["flow._plan"],
     ["flow._problem"],
+    ["flow._particles"],
     ["flow._sinkhorn", "flow._ode", "flow._path", "flow._samplers"],
-    ["flow._particles", "flow._coupling"],
+    ["flow._trajectory", "flow._coupling"],
     ["flow._blocks"],
     ["flow._pool"],
     ["flow"],

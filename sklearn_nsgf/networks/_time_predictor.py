@@ -13,7 +13,7 @@ IMAGE_CHANNELS = (32, 64, 128, 256)
 class TimePredictor(nn.Module):
     """Times between 0 and 1 of points of shape (n, n_features), or of images (n, C, H, W).
 
-    For images it is the network of [1]_: four convolutions, each with a ReLU and an average over 2 x 2 pixels.
+    For images it is the network of [1]_: four convolutions, each with a ReLU and a 2 x 2 average.
 
     Parameters
     ----------
