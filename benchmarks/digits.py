@@ -1,42 +1,43 @@
-"""New digits from 1 400 handwritten ones: NSGF++ beside flow matching given the same seconds.
+"""How like 1 400 handwritten digits are new ones: NSGF++ beside flow matching given the same seconds.
 
     pip install torchcfm --no-deps
     python benchmarks/digits.py --seeds 3
+    python benchmarks/digits.py --seeds 3 --nsgf-only        # without the peers
 
 scikit-learn's digits, 8 x 8 pixels; 397 images are held out for the test. Every method has the same
 network, a perceptron of three layers of 512, the same normal source and the seconds of the NSGF++ fit, its
-Sinkhorn flows and couplings included. Samples are rounded to the 17 grey values and compared with the
-held-out images:
+Sinkhorn flows and couplings included.
+
+Printed is, for several numbers of evaluations of a network, how far samples, rounded to the 17 grey values,
+are from the held-out images; mean and spread over the seeds:
 
 - energy distance, in units of the root mean square deviation of a pixel;
 - Fréchet distance in the last hidden layer (32 units) of a perceptron that tells the digits apart;
 - accuracy of a random forest that tells samples from held-out images, 0.5 being the best; the mean of
   several draws of as many samples.
 
-The floor is the same figures for the training images.
+The floor is the same figures for the training images. Samples and paths of the first seed are drawn in
+digits.png.
 """
-
-import argparse
-import time
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
-from peers import train_torchcfm
+from _harness import Torchcfm, make_parser, print_row, spread, timed_fit
 from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import cross_val_score, train_test_split
 from sklearn.neural_network import MLPClassifier
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus
-from sklearn_nsgf._validation import FlowScaling
-from sklearn_nsgf.flow import odeint
 from sklearn_nsgf.metrics import energy_distance, frechet_distance
 from sklearn_nsgf.networks import make_network
 
 OPTIONS = {"hidden_layer_sizes": (512, 512, 512), "learning_rate": 0.002, "standardize": False}
+MAX_ITER = 2500
 N_EVALUATIONS = [5, 10, 20, 50, 100]
 N_SAMPLES = 2000
+# Points a minibatch, and minibatches an iteration.
+SHARES = {"independent": (1024, 1 / 4), "exact": (256, 1)}
 
 
 class Judge:
@@ -70,10 +71,7 @@ class Judge:
 
 
 def nsgf_plus_plus(train, seed, **options):
-    est = NSGFPlusPlus(**OPTIONS, max_iter=2500, random_state=seed, **options)
-    start = time.perf_counter()
-    est.fit(train)
-    seconds = time.perf_counter() - start
+    est, seconds = timed_fit(NSGFPlusPlus(**OPTIONS, max_iter=MAX_ITER, random_state=seed, **options), train)
 
     def sample(n_evaluations):
         est.set_params(n_straight_steps=n_evaluations - est.n_sinkhorn_steps)
@@ -84,8 +82,7 @@ def nsgf_plus_plus(train, seed, **options):
 
 def flow_matching(train, seed, coupling, seconds):
     """Ours, with as many iterations as the seconds are enough for."""
-    shares = {"independent": (1024, 1 / 4), "exact": (256, 1)}
-    coupling_batch_size, couplings_an_iteration = shares[coupling]
+    coupling_batch_size, couplings_an_iteration = SHARES[coupling]
 
     def fit(max_iter):
         est = FlowMatchingTransport(
@@ -96,9 +93,7 @@ def flow_matching(train, seed, coupling, seconds):
             max_iter=max_iter,
             random_state=seed,
         )
-        start = time.perf_counter()
-        est.fit(train)
-        return est, time.perf_counter() - start
+        return timed_fit(est, train)
 
     _, trial = fit(400)
     est, spent = fit(int(400 * seconds / trial))
@@ -110,24 +105,24 @@ def flow_matching(train, seed, coupling, seconds):
 
 
 def torchcfm(train, seed, name, seconds):
-    scaling = FlowScaling(None, train, per_feature=False)
-    std = torch.tensor(scaling.noise_std, dtype=torch.float32)
-    network, n_iter = train_torchcfm(
-        name,
-        make_network((train.shape[1],), hidden_layer_sizes=OPTIONS["hidden_layer_sizes"], seed=seed),
-        lambda n: std * torch.randn(n, len(std)),
-        torch.tensor(scaling.encode(train, 1.0)),
-        seconds=seconds,
-        seed=seed,
-        learning_rate=OPTIONS["learning_rate"],
-    )
+    network = make_network((train.shape[1],), hidden_layer_sizes=OPTIONS["hidden_layer_sizes"], seed=seed)
+    options = {"per_feature": False, "seed": seed, "learning_rate": OPTIONS["learning_rate"]}
+    peer = Torchcfm(name, network, None, train, seconds=seconds, **options)
+    return lambda n_evaluations: peer.sample(N_SAMPLES, n_evaluations, seed), seconds, peer.n_iter_
 
-    @torch.no_grad()
-    def sample(n_evaluations):
-        noise = std * torch.randn(N_SAMPLES, len(std), generator=torch.Generator().manual_seed(seed))
-        return scaling.decode(odeint(network, noise, n_steps=n_evaluations).numpy(), 1.0, np.float32)
 
-    return sample, seconds, n_iter
+def fit_all(train, seed, nsgf_only):
+    """How each method draws samples, its seconds and iterations; and the direct NSGF++."""
+    est, sample, seconds = nsgf_plus_plus(train, seed)
+    methods = {"NSGF++ direct": (sample, seconds, est.n_iter_)}
+    other, sample, spent = nsgf_plus_plus(train, seed, transition="predicted", n_sinkhorn_steps=5)
+    methods["NSGF++ predicted"] = sample, spent, other.n_iter_
+    if not nsgf_only:
+        methods["I-CFM, ours"] = flow_matching(train, seed, "independent", seconds)
+        methods["OT-CFM, ours"] = flow_matching(train, seed, "exact", seconds)
+        for name in ("I-CFM", "OT-CFM"):
+            methods[f"{name}, torchcfm"] = torchcfm(train, seed, name, seconds)
+    return methods, est
 
 
 def tile(grid):
@@ -137,62 +132,49 @@ def tile(grid):
     return grid.transpose(0, 2, 1, 3).reshape(n_rows * height, n_columns * width)
 
 
-def draw(est, samples):
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-    axes[0].imshow(tile(samples[:96].reshape(8, 12, 8, 8)), cmap="gray_r", vmin=0, vmax=16)
-    axes[0].set_title(f"96 samples, {est.n_function_evaluations_} evaluations")
-    noise = est._scaling.decode(
-        np.random.default_rng(0).standard_normal((8, 64)) * est._scaling.noise_std, 0.0, np.float64
-    )
+def draw(est, train):
+    """Samples with ten evaluations, and eight paths from noise."""
+    est.set_params(n_straight_steps=10 - est.n_sinkhorn_steps)
+    samples = np.clip(np.rint(est.sample(96, random_state=0)), 0, 16).reshape(8, 12, 8, 8)
+    noise = train.mean(axis=0) + train.std(axis=0) * np.random.default_rng(0).standard_normal((8, 64))
     path = est.integrate(noise, return_path=True)
-    ways = path.reshape(len(path), 8, 8, 8).swapaxes(0, 1)
-    axes[1].imshow(tile(ways), cmap="gray_r", vmin=0, vmax=16)
-    axes[1].set_title(f"from noise, {est.n_sinkhorn_steps} Sinkhorn steps, then straight")
-    for axis in axes:
-        axis.set(xticks=[], yticks=[])
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    titles = f"96 samples, {est.n_function_evaluations_} evaluations", "from noise, and then straight"
+    grids = samples, path.reshape(len(path), 8, 8, 8).swapaxes(0, 1)
+    for axis, grid, title in zip(axes, grids, titles, strict=True):
+        axis.imshow(tile(grid), cmap="gray_r", vmin=0, vmax=16)
+        axis.set(title=title, xticks=[], yticks=[])
     figure.savefig("digits.png", dpi=100)
+    print("wrote digits.png", flush=True)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = make_parser(__doc__, seeds=3)
     parser.add_argument("--nsgf-only", action="store_true", help="leave out the peers")
     arguments = parser.parse_args()
-    n_seeds = arguments.seeds
     X, labels = load_digits(return_X_y=True)
-    X = X.astype(np.float32)
-    train, test, labels, _ = train_test_split(X, labels, test_size=397, stratify=labels, random_state=0)
+    train, test, labels, _ = train_test_split(
+        X.astype(np.float32), labels, test_size=397, stratify=labels, random_state=0
+    )
     judge = Judge(train, test, labels)
-    floor = judge(train)
-    print(f"floor (training images): {floor[0]:.3f} {floor[1]:.2f} {floor[2]:.3f}", flush=True)
+    print("floor (training images): {:.3f} {:.2f} {:.3f}".format(*judge(train)), flush=True)
     figures = {}
-    for seed in range(n_seeds):
-        est, sample, seconds = nsgf_plus_plus(train, seed)
-        if seed == 0:
-            draw(est.set_params(n_straight_steps=8), np.clip(np.rint(sample(10)), 0, 16))
-        methods = {"NSGF++ direct": (sample, seconds, est.n_iter_)}
-        est, sample, spent = nsgf_plus_plus(train, seed, transition="predicted", n_sinkhorn_steps=5)
-        methods["NSGF++ predicted"] = sample, spent, est.n_iter_
-        if not arguments.nsgf_only:
-            methods["I-CFM, ours"] = flow_matching(train, seed, "independent", seconds)
-            methods["OT-CFM, ours"] = flow_matching(train, seed, "exact", seconds)
-            for name in ("I-CFM", "OT-CFM"):
-                methods[f"{name}, torchcfm"] = torchcfm(train, seed, name, seconds)
+    for seed in range(arguments.seeds):
+        methods, est = fit_all(train, seed, arguments.nsgf_only)
         for name, (sample, spent, n_iter) in methods.items():
             for n_evaluations in N_EVALUATIONS:
                 if name == "NSGF++ predicted" and n_evaluations == 5:
                     continue
                 answer = judge(sample(n_evaluations))
-                figures.setdefault((name, n_evaluations), []).append([*answer, spent, n_iter])
+                figures.setdefault(f"{name} {n_evaluations}", []).append([*answer, spent, n_iter])
+        if seed == 0:
+            draw(est, train)
         print(f"seed {seed} done", flush=True)
-    print(
-        f"energy distance | Fréchet distance | forest accuracy, mean ± standard deviation of {n_seeds} seeds"
-    )
-    for (name, n_evaluations), rows in figures.items():
-        mean, std = np.mean(rows, axis=0), np.std(rows, axis=0)
-        cells = " | ".join(f"{m:.3f} ± {s:.3f}" for m, s in zip(mean[:3], std[:3], strict=True))
-        print(f"{name:18} {n_evaluations:4d}: {cells} | {mean[3]:.0f} s, {mean[4]:.0f} its")
-    print("wrote digits.png")
+    print_row("mean ± std", ["energy distance", "Fréchet", "forest accuracy", "seconds", "iterations"], 18)
+    for title, rows in figures.items():
+        *scores, seconds, n_iter = np.transpose(rows)
+        cells = [spread(values) for values in scores]
+        print_row(title, [*cells, f"{seconds.mean():.0f}", f"{n_iter.mean():.0f}"], 18)
 
 
 if __name__ == "__main__":

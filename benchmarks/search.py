@@ -1,4 +1,4 @@
-"""A grid search, in one process and in two, and what callbacks cost.
+"""What does a grid search cost, in one process and in two, what does it find, and what do callbacks cost?
 
     python benchmarks/search.py --seeds 3
     python benchmarks/search.py --callbacks
@@ -7,19 +7,19 @@ The search: 8 candidates and 3 folds on 500 source rows (normal) and 500 target 
 5 dimensions, stacked, with metadata routing. Printed are the wall-clock seconds, the largest proportional
 memory of the process and its workers together (Pss, read from /proc twice a second; Linux only), and the
 energy distance on 4 000 new rows of both samples for the candidate that the search picks, refitted, for the
-default parameters, and for a second sample of the target.
+default parameters, and for a second sample of the target (the floor).
 
 With --callbacks: the seconds that pass within scikit-learn's callback contexts, with a callback that does
 nothing, as a share of those of the fit; and, interleaved, CPU seconds of fits with and without it.
 """
 
-import argparse
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import sklearn
+from _harness import make_parser, spread, timed_fit
 from sklearn.model_selection import GridSearchCV
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
@@ -28,6 +28,11 @@ from sklearn_nsgf.metrics import energy_distance
 
 N_FEATURES, N_ROWS, N_NEW = 5, 500, 4000
 GRID = {"blur": ["auto", 0.08, 0.15, 0.3], "max_iter": [500, 4000]}
+
+
+def draw_clouds(n_rows, rng):
+    """Source and target."""
+    return rng.normal(size=(n_rows, N_FEATURES)), draw_target(n_rows, rng)
 
 
 def draw_target(n_rows, rng):
@@ -79,9 +84,9 @@ def _proportional_bytes(process):
 
 
 def search(seed, n_jobs):
+    """Print one search; return the energy distances of what it picks, of the defaults, and the floor."""
     rng = np.random.default_rng(seed)
-    source, target = rng.normal(size=(N_ROWS, N_FEATURES)), draw_target(N_ROWS, rng)
-    new_source, new_target = rng.normal(size=(N_NEW, N_FEATURES)), draw_target(N_NEW, rng)
+    (source, target), (new_source, new_target) = draw_clouds(N_ROWS, rng), draw_clouds(N_NEW, rng)
     X, _, sample_domain = stack_domains(source, target)
     flow = SinkhornFlowTransport(random_state=seed)
     folds = DomainKFold(3, shuffle=True, random_state=0)
@@ -90,15 +95,15 @@ def search(seed, n_jobs):
     with MemoryWatch() as watch:
         found.fit(X, sample_domain=sample_domain)
     seconds = time.perf_counter() - start
-    picked = energy_distance(found.best_estimator_.transform(new_source), new_target)
-    default = energy_distance(flow.fit(source, target).transform(new_source), new_target)
-    floor = energy_distance(draw_target(N_NEW, rng), new_target)
+    models = found.best_estimator_, flow.fit(source, target)
+    answers = *(model.transform(new_source) for model in models), draw_target(N_NEW, rng)
+    picked, default, floor = (energy_distance(answer, new_target) for answer in answers)
     print(
         f"seed {seed}, n_jobs={n_jobs}: {seconds:.0f} s, {watch.largest / 2**20:.0f} MiB, "
         f"picked {found.best_params_} {picked:.4f}, default {default:.4f}, floor {floor:.4f}",
         flush=True,
     )
-    return picked, default
+    return picked, default, floor
 
 
 class Nothing:
@@ -131,15 +136,14 @@ def seconds_in_contexts(est, *samples):
 
     names = ("subcontext", "call_on_fit_task_begin", "call_on_fit_task_end")
     methods = {name: getattr(CallbackContext, name) for name in names}
-    start = time.perf_counter()
     try:
         for name, method in methods.items():
             setattr(CallbackContext, name, timed(method))
-        est.fit(*samples)
+        _, seconds = timed_fit(est, *samples)
     finally:
         for name, method in methods.items():
             setattr(CallbackContext, name, method)
-    return time.perf_counter() - start, spent[0]
+    return seconds, spent[0]
 
 
 def cpu_seconds(est, *samples):
@@ -149,8 +153,7 @@ def cpu_seconds(est, *samples):
 
 
 def callbacks(n_repeats=5):
-    rng = np.random.default_rng(0)
-    samples = rng.normal(size=(N_ROWS, N_FEATURES)), draw_target(N_ROWS, rng)
+    samples = draw_clouds(N_ROWS, np.random.default_rng(0))
     options = {"max_iter": 1000, "early_stopping": False, "random_state": 0, "n_jobs": 1}
     for estimator in (SinkhornFlowTransport, FlowMatchingTransport, NSGFPlusPlus):
         silent, heard = estimator(**options), estimator(**options).set_callbacks(Nothing())
@@ -165,17 +168,16 @@ def callbacks(n_repeats=5):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--callbacks", action="store_true")
+    parser = make_parser(__doc__, seeds=3)
+    parser.add_argument("--callbacks", action="store_true", help="what callbacks cost, instead")
     arguments = parser.parse_args()
     if arguments.callbacks:
         return callbacks()
     sklearn.set_config(enable_metadata_routing=True)
-    search(0, 1)
-    results = np.array([search(seed, 2) for seed in range(arguments.seeds)])
-    (picked, default), spreads = results.mean(axis=0), results.std(axis=0)
-    print(f"picked {picked:.4f} +- {spreads[0]:.4f}, default {default:.4f} +- {spreads[1]:.4f}")
+    search(0, n_jobs=1)
+    results = zip(*(search(seed, n_jobs=2) for seed in range(arguments.seeds)), strict=True)
+    for name, values in zip(("picked", "default", "floor"), results, strict=True):
+        print(f"{name} {spread(values, 4)}")
 
 
 if __name__ == "__main__":

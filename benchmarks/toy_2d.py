@@ -1,45 +1,37 @@
-"""Five two-dimensional problems: our estimators beside flow matching given the same seconds.
+"""How exactly do our estimators move five problems in the plane, beside flow matching given the same seconds?
 
     pip install torchcfm --no-deps
     python benchmarks/toy_2d.py --seeds 5
+    python benchmarks/toy_2d.py --seeds 1 --predicted        # the paper's transition alone
 
 Every problem has 10 000 training rows a side (a Gaussian source is drawn afresh) and 5 000 test
 rows, all with equal counts a mode; Gaussian test sources are a scrambled Sobol sample, for the same
-reason: a mode with one per cent of the mass too much costs more than all else. The score is the
-exact 2-Wasserstein distance between transported test sources and the test targets, divided by the
-floor: the same distance from an independent target draw, also with equal counts.
+reason: a mode with one per cent of the mass too much costs more than all else.
 
 NSGFPlusPlus has its default parameters and sets the seconds. SinkhornFlowTransport has as many
 iterations as both phases together, and twice its default flows. I-CFM and OT-CFM are torchcfm's, with
-minibatches of 256, in the same standardised units, with the same network, optimiser, schedule and averaging.
-"""
+minibatches of 256, in the same standardised units, with the same network, optimiser and schedule.
 
-import argparse
-import math
-import time
+Printed is the exact 2-Wasserstein distance between transported test sources and the test targets, mean and
+spread over the seeds. The floor is the same distance from an independent target draw, also with equal counts;
+the last line has the mean of the ratios to it. Numbers after the names are evaluations of a network. The
+samples and paths of the first seed are drawn in toy_2d.png.
+"""
 
 import joblib
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
-from peers import train_torchcfm
+from _harness import Torchcfm, eight_gaussians, make_parser, print_row, spread, timed_fit
 from scipy.stats.qmc import MultivariateNormalQMC
 
 from sklearn_nsgf import NSGFPlusPlus, SinkhornFlowTransport
-from sklearn_nsgf._base import PERCEPTRON_RATE
-from sklearn_nsgf._validation import FlowScaling
-from sklearn_nsgf.flow import odeint
 from sklearn_nsgf.metrics import wasserstein_distance
 from sklearn_nsgf.networks import make_network
 
 N_TRAIN, N_TEST = 10_000, 5_000
-
-
-def eight_gaussians(n, rng):
-    """Centres on a circle of radius 5, standard deviation sqrt(0.1)."""
-    angles = np.arange(n) % 8 * np.pi / 4
-    centres = 5 * np.column_stack([np.cos(angles), np.sin(angles)])
-    return centres + math.sqrt(0.1) * rng.standard_normal((n, 2))
+# That of learning_rate="auto" for a perceptron.
+LEARNING_RATE = 0.005
+PEERS, PEER_STEPS = ("I-CFM", "OT-CFM"), (10, 100)
 
 
 def moons(n, rng):
@@ -76,102 +68,46 @@ PROBLEMS = {
 }
 
 
-def fit(est, source, target):
-    start = time.perf_counter()
-    est.fit(target) if source is None else est.fit(source, target)
-    return est, time.perf_counter() - start
-
-
-def fit_peer(name, source, target, seed, seconds):
-    """Return a function of points and a number of Euler steps."""
-    scaling = FlowScaling(source, target, per_feature=True)
-    source_rows = None
-    if source is not None:
-        source_rows = torch.tensor(scaling.encode(source, 0.0), dtype=torch.float32)
-
-    def draw_source(n):
-        if source_rows is None:
-            return torch.randn(n, 2)
-        return source_rows[torch.randint(len(source_rows), (n,))]
-
-    target_rows = torch.tensor(scaling.encode(target, 1.0), dtype=torch.float32)
-    network = make_network((2,), seed=seed)
-    network, _ = train_torchcfm(
-        name, network, draw_source, target_rows, seconds=seconds, seed=seed, learning_rate=PERCEPTRON_RATE
-    )
-
-    @torch.no_grad()
-    def transport(points, n_steps):
-        Z = torch.tensor(scaling.encode(points, 0.0), dtype=torch.float32)
-        return scaling.decode(odeint(network, Z, n_steps=n_steps).numpy(), 1.0, np.float64)
-
-    return transport
-
-
 def draw_clouds(name, seed):
-    """Training source (None for noise) and target, test source and target, and an independent target."""
+    """Training samples (the source None for noise), test source and target, and an independent target."""
     draw_source, draw_target = PROBLEMS[name]
     rng = np.random.default_rng(seed)
     target, test, independent = (draw_target(n, rng) for n in (N_TRAIN, N_TEST, N_TEST))
     if draw_source is None:
-        source = None
         normal = MultivariateNormalQMC(np.zeros(2), rng=rng)
         test_source = target.mean(0) + target.std(0) * normal.random(N_TEST)
-    else:
-        source, test_source = draw_source(N_TRAIN, rng), draw_source(N_TEST, rng)
-    return source, target, test_source, test, independent
+        return (None, target), test_source, test, independent
+    source, test_source = draw_source(N_TRAIN, rng), draw_source(N_TEST, rng)
+    return (source, target), test_source, test, independent
 
 
-def distances_to(test, answers):
-    return joblib.Parallel(n_jobs=joblib.effective_n_jobs(-1))(
-        joblib.delayed(wasserstein_distance)(answer, test) for answer in answers
-    )
+def fit(est, source, target):
+    return timed_fit(est, target) if source is None else timed_fit(est, source, target)
 
 
-def run_predicted(name, seed):
-    """The paper's transition: one line of the table, and the paths."""
-    source, target, test_source, test, independent = draw_clouds(name, seed)
-    flow, seconds = fit(
-        NSGFPlusPlus(transition="predicted", n_sinkhorn_steps=5, random_state=seed), source, target
-    )
-    answers = [independent]
-    for n_evaluations in (10, 20):
-        answers.append(flow.set_params(n_straight_steps=n_evaluations - 5).transform(test_source))
-    path = flow.set_params(n_straight_steps=5).integrate(test_source, return_path=True)
-    return [*distances_to(test, answers), seconds], path, test
+def with_evaluations(flow, n_evaluations):
+    return flow.set_params(n_straight_steps=n_evaluations - flow.n_sinkhorn_steps)
 
 
-def run(name, seed):
-    """Return one line of the table for a problem and a seed, and the paths of NSGF++."""
-    source, target, test_source, test, independent = draw_clouds(name, seed)
-    two_phases, seconds = fit(NSGFPlusPlus(random_state=seed), source, target)
-    more = {"max_iter": 2 * two_phases.max_iter, "n_flows": 2 * two_phases.n_flows}
-    sinkhorn, sinkhorn_seconds = fit(SinkhornFlowTransport(**more, random_state=seed), source, target)
-    answers = [independent]
-    for n_evaluations in (5, 10, 20):
-        two_phases.set_params(n_straight_steps=n_evaluations - two_phases.n_sinkhorn_steps)
-        answers.append(two_phases.transform(test_source))
-    answers.append(sinkhorn.transform(test_source))
-    for peer in ("I-CFM", "OT-CFM"):
-        transport = fit_peer(peer, source, target, seed, seconds)
-        answers += [transport(test_source, n_steps) for n_steps in (10, 100)]
-    distances = distances_to(test, answers)
-    two_phases.set_params(n_straight_steps=5 - two_phases.n_sinkhorn_steps)
-    path = two_phases.integrate(test_source, return_path=True)
-    return [*distances, seconds, sinkhorn_seconds], path, test
+def run_predicted(samples, test_source, seed):
+    """The paper's transition: moved points by name, the seconds of the fit, and the flow."""
+    flow, seconds = fit(NSGFPlusPlus(transition="predicted", n_sinkhorn_steps=5, random_state=seed), *samples)
+    moved = {f"predicted {n}": with_evaluations(flow, n).transform(test_source) for n in (10, 20)}
+    return moved, [seconds], with_evaluations(flow, 10)
 
 
-HEADER = [
-    "floor",
-    "NSGF++ 5",
-    "NSGF++ 10",
-    "NSGF++ 20",
-    "Sinkhorn 5",
-    "I-CFM 10",
-    "I-CFM 100",
-    "OT-CFM 10",
-    "OT-CFM 100",
-]
+def run(samples, test_source, seed):
+    """The same for all others, with NSGF++ as the flow."""
+    flow, seconds = fit(NSGFPlusPlus(random_state=seed), *samples)
+    more = {"max_iter": 2 * flow.max_iter, "n_flows": 2 * flow.n_flows}
+    sinkhorn, sinkhorn_seconds = fit(SinkhornFlowTransport(**more, random_state=seed), *samples)
+    moved = {f"NSGF++ {n}": with_evaluations(flow, n).transform(test_source) for n in (5, 10, 20)}
+    moved["Sinkhorn 5"] = sinkhorn.transform(test_source)
+    for name in PEERS:
+        options = {"per_feature": True, "seconds": seconds, "seed": seed, "learning_rate": LEARNING_RATE}
+        peer = Torchcfm(name, make_network((2,), seed=seed), *samples, **options)
+        moved |= {f"{name} {n}": peer.transform(test_source, n) for n in PEER_STEPS}
+    return moved, [seconds, sinkhorn_seconds], with_evaluations(flow, 5)
 
 
 def draw(figures):
@@ -185,32 +121,36 @@ def draw(figures):
     for axis in axes.flat:
         axis.set(aspect="equal", xticks=[], yticks=[])
     figure.savefig("toy_2d.png", dpi=100)
+    print("wrote toy_2d.png")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser = make_parser(__doc__, seeds=5)
     parser.add_argument("--predicted", action="store_true", help="the paper's transition, by itself")
     arguments = parser.parse_args()
-    n_seeds = arguments.seeds
-    header = ["floor", "predicted 10", "predicted 20"] if arguments.predicted else HEADER
-    print(f"W2 on {N_TEST} test points, mean ± standard deviation over {n_seeds} seeds; evaluations")
-    print(f"{'':26}" + "".join(f"{name:>14}" for name in header) + "   seconds of our fits")
     ratios, figures = [], {}
     for name in PROBLEMS:
-        rows = []
-        for seed in range(n_seeds):
-            row, path, test = (run_predicted if arguments.predicted else run)(name, seed)
-            rows.append(row)
-            figures.setdefault(name, (path, test))
-        mean, std = np.mean(rows, axis=0), np.std(rows, axis=0)
-        n = len(header)
-        cells = "".join(f"{m:7.3f} ± {s:4.3f}" for m, s in zip(mean[:n], std[:n], strict=True))
-        print(f"{name:26}{cells}" + "".join(f"{seconds:8.1f}" for seconds in mean[n:]), flush=True)
-        ratios.append(mean[1:n] / mean[0])
-    print(f"{'mean W2 / floor':40}" + "".join(f"{ratio:14.3f}" for ratio in np.mean(ratios, axis=0)))
+        distances, seconds = [], []
+        for seed in range(arguments.seeds):
+            samples, test_source, test, independent = draw_clouds(name, seed)
+            moved, spent, flow = (run_predicted if arguments.predicted else run)(samples, test_source, seed)
+            moved = {"floor": independent, **moved}
+            distances.append(
+                joblib.Parallel(n_jobs=-1)(
+                    joblib.delayed(wasserstein_distance)(points, test) for points in moved.values()
+                )
+            )
+            seconds.append(spent)
+            if seed == 0:
+                figures[name] = flow.integrate(test_source, return_path=True), test
+        if not ratios:
+            print_row("W2, mean ± std", [*moved, "seconds of our fits"])
+        cells = [spread(values) for values in zip(*distances, strict=True)]
+        print_row(name, [*cells, "  ".join(f"{mean:.1f}" for mean in np.mean(seconds, axis=0))])
+        mean = np.mean(distances, axis=0)
+        ratios.append(mean / mean[0])
+    print_row("mean W2 / floor", [f"{ratio:.3f}" for ratio in np.mean(ratios, axis=0)])
     draw(figures)
-    print("wrote toy_2d.png")
 
 
 if __name__ == "__main__":
