@@ -112,7 +112,7 @@ def clouds(name, data, device="cpu", seed=0):
 def n_flows_at_once(n, d, device):
     """As many as a pool simulates side by side."""
     noise = GaussianSampler(np.ones(d))
-    return SinkhornFlows(noise, noise, n_particles=n, device=device).n_at_once
+    return SinkhornFlows(noise, noise, n_particles=n, blur=1.0, n_steps=5, device=device).n_at_once
 
 
 # Every method takes clouds, the nodes and the blur, and returns velocities and the nodes of its own.
