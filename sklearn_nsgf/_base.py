@@ -8,11 +8,11 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
 from sklearn_nsgf._data.check import FlowData, check_flow_data
+from sklearn_nsgf._data.frame import find_frame
 from sklearn_nsgf._data.space import Space
-from sklearn_nsgf._data.units import Units
 from sklearn_nsgf._learning.learn import MAX_SEED, FitJob, learn_leg
 from sklearn_nsgf._learning.paths import Paths
-from sklearn_nsgf._learning.strata import Stratum, make_strata, split_places, with_kept_rows
+from sklearn_nsgf._learning.strata import Stratum, in_frame, make_strata, split_places, with_kept_rows
 from sklearn_nsgf._learning.tasks import FitTasks, callback_data
 from sklearn_nsgf._model.leg import Leg
 from sklearn_nsgf._model.model import FlowModel
@@ -109,6 +109,8 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         self : object
             The fitted estimator.
         """
+        # scikit-learn leaves the parameters of later calls unchecked.
+        self._validate_params()
         before = self.model_ if self.__sklearn_is_fitted__() else None
         return self._fit(X, y, sample_domain, before, in_parts=True)
 
@@ -151,7 +153,7 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
             space = before.space
             # A continued fit sees new minibatches, also with a fixed seed.
             rng = check_random_state((rng.randint(MAX_SEED) + before.n_iter) % MAX_SEED)
-        if data.source is not None and space.units.source_collapsed:
+        if data.source is not None and space.frame.source_collapsed:
             warn_caller(
                 "All source rows are equal. The flow moves them all alike and cannot spread them over the "
                 "target.",
@@ -161,28 +163,37 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         tasks = FitTasks(self, context, callback_data(space, data))
         context.call_on_fit_task_begin(estimator=self, **tasks.data)
         training, held_out = self._strata(data, space, split_seed)
-        if in_parts and before is not None and before.target is not None:
-            training = with_kept_rows(training, before.source, before.target, space)
+        if in_parts and before is not None and before.replay is not None:
+            training = with_kept_rows(training, *before.replay, space)
         settings = training_settings(self, space.layout.event_shape)
         job = FitJob(space, training, held_out, settings, device, rng, tasks)
         model, interrupted = self._learn(
             job, before, self._model_maker(job, data, before, in_parts, kept_seed)
         )
+        arguments = {"reconstruction_attributes": lambda: {"model_": model}, **tasks.data}
+        context.call_on_fit_task_end(estimator=self, **arguments)
         self.model_ = model
+        if held_out and model.n_kept == 0 and not interrupted:
+            warn_caller(
+                f"No network brings the held-out rows closer to the target than the {space.frame.name} "
+                "alone, which is kept: these rows support no more. Fit with more rows, or set "
+                "early_stopping=False to keep the network as trained.",
+                UserWarning,
+            )
         if interrupted:
             warn_caller(
                 f"fit was interrupted after {self.n_iter_} iterations and keeps what was learnt so far. "
                 "The next partial_fit, or fit with warm_start=True, continues from there.",
                 UserWarning,
             )
-        context.call_on_fit_task_end(estimator=self, reconstruction_attributes=dict, **tasks.data)
         return self
 
     def _new_space(self, data: FlowData) -> Space:
         per_feature = self.standardize and data.layout.picture_shape is None
-        units = Units(data.source and data.source.rows, data.target.rows, per_feature=per_feature)
+        source = None if data.source is None else data.source.rows
+        frame = find_frame(source, data.target.rows, self.frame, per_feature=per_feature)
         dtypes = tuple(dtype.name for dtype in data.dtypes)
-        return Space(data.layout, units, dtypes, data.classes, data.feature_names)
+        return Space(data.layout, frame, dtypes, data.classes, data.feature_names)
 
     def _strata(self, data: FlowData, space: Space, seed: int) -> tuple[list[Stratum], list[Stratum]]:
         """The flows to train on and those to hold out."""
@@ -195,21 +206,31 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         parts = [
             (None, None)
             if sample is None
-            else [sample.take(places) for places in split_places(sample, self.validation_fraction, seed)]
-            for sample in (source, target)
+            else [
+                sample.take(places)
+                for places in split_places(in_frame(sample, space, t), self.validation_fraction, seed)
+            ]
+            for sample, t in ((source, 0.0), (target, 1.0))
         ]
         training, held_out = (make_strata(*samples, space) for samples in zip(*parts, strict=True))
-        return training, held_out
+        # Nothing can be held out of classes with a single row.
+        return (training, held_out) if held_out else (make_strata(source, target, space), [])
 
     def _model_maker(self, job: FitJob, data: FlowData, before: FlowModel | None, in_parts: bool, seed: int):
         """A function that makes the model of its legs."""
-        source, target, classes = data.source, None, job.space.classes
-        n_seen = count_rows(source or data.target, classes, before and before.n_seen)
-        if source is not None:
-            source = keep_rows(source, classes, before and before.source, seed)
+        classes, source, replay = job.space.classes, None, None
+        n_seen = count_rows(data.source or data.target, classes, before and before.n_seen)
+        if data.source is not None:
+            source = keep_rows(data.source, classes, before and before.source, seed)
         if in_parts:
-            target = keep_rows(data.target, classes, before and before.target, seed)
-        return lambda *legs: FlowModel(job.space, source, n_seen, legs, job.device, target)
+            # Both of the same parts: those that `fit` was shown are not among them.
+            older = (None, None) if before is None or before.replay is None else before.replay
+            old_source, old_target = older
+            kept = source
+            if source is not None and before is not None and old_source is not before.source:
+                kept = keep_rows(data.source, classes, old_source, seed)
+            replay = kept, keep_rows(data.target, classes, old_target, seed)
+        return lambda *legs: FlowModel(job.space, source, n_seen, legs, job.device, replay)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -241,6 +262,7 @@ class SingleFlowTransport(BaseFlowTransport):
             type(self).__name__,
             self._paths(job.space),
             architecture(self, job.space.layout.event_shape, job.space.classes.n_seen),
+            (self.n_steps, self.solver),
             job,
             before and before.legs[0],
             model_of,
@@ -268,5 +290,5 @@ class SingleFlowTransport(BaseFlowTransport):
 
     @property
     def validation_curve_(self) -> list[float]:
-        """Validation loss at the evaluations; empty without early stopping."""
+        """Energy distance of held-out rows at each look; empty without early stopping."""
         return self._leg.curves.validation

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted, check_scalar
 
 from sklearn_nsgf._base import BaseFlowTransport
 from sklearn_nsgf._data.check import check_samples
-from sklearn_nsgf._data.units import blur_fraction, blur_in_units
+from sklearn_nsgf._data.frame import blur_fraction, blur_in_units
 from sklearn_nsgf._flow_matching import FlowMatchingTransport
 from sklearn_nsgf._learning.later_leg import choose_starts, from_the_end_of
 from sklearn_nsgf._learning.learn import FitJob, learn_leg, learn_times
@@ -87,20 +87,28 @@ class NSGFPlusPlus(BaseFlowTransport):
     max_iter : int, default=4000
         Number of optimiser steps of each network.
     early_stopping : "auto" or bool, default="auto"
-        Whether to hold out rows of both samples and stop when the loss on flows between them no longer
-        improves. The best network is kept. "auto" does so if there is a source sample and either sample has
-        fewer than 5 000 rows, since a network can memorise so few. A noise source cannot be memorised: it is
-        drawn afresh.
-    validation_fraction : float, default=0.1
+        Whether to hold out rows of both samples, one of each group of neighbours, and watch the energy
+        distance between where the flow takes those of the source and those of the target. The best network is
+        kept, or none if none is clearly better than `frame` alone; a warning says so. Training stops when the
+        distance no longer improves. "auto" does so if there is a source sample and either sample has fewer
+        than 5 000 rows, since a network can memorise so few.
+    validation_fraction : float, default=0.2
         Share of the rows that early stopping holds out.
     n_iter_no_change : int, default=10
-        Number of evaluations without improvement before training stops. There are about 50 evaluations in
-        `max_iter`.
+        Number of looks at the held-out rows without improvement before training stops. Training also goes on
+        for as many steps as the best network has had, and 200 in all.
     label_mode : {"ignore", "condition", "couple"}, default="ignore"
         How `fit` uses class labels in `y`. "condition" learns one flow per class and shows the class to the
         network: `transform` and `sample` then take `labels`. "couple" sends the source points of a class only
         to target points of that class and hides the class from the network: new points need no label. With
         "couple", -1 marks an unlabelled row; its class comes from an entropic plan between the two samples.
+    frame : {"auto", "none", "shift", "scale", "linear"}, default="auto"
+        Where the flow starts: what is known about source and target without a network. "linear" is the linear
+        map between their means and covariances, "scale" the map between means and standard deviations,
+        "shift" moves the mean, "none" leaves points where they are. The network learns the rest. For
+        generation, "linear" gives the noise the covariance of the data; the others use its standard
+        deviations. "auto" is "linear" unless another one brings held-out rows closer to the target. With more
+        than 1 024 features it is "shift".
     standardize : bool, default=True
         Whether each feature is scaled separately. If not, all features share one scale, and the transport
         minimises distances in the data's own geometry. Images always share one scale.
@@ -135,8 +143,9 @@ class NSGFPlusPlus(BaseFlowTransport):
         The first phase as a fitted estimator, made anew at each access from the parameters as they are then.
         Its time from 0 to 1 is 0 to 0.5 here.
     straight_flow_ : FlowMatchingTransport or None
-        The second phase in the same way. Its time from 0 to 1 is 0.5 to 1 here. None if `fit` was interrupted
-        before this phase: `transform` then follows the first phase alone.
+        The second phase in the same way. For "direct" its time from 0 to 1 is 0.5 to 1 here; for "predicted"
+        it is a flow of its own, from the source to the target. None if `fit` was interrupted before this
+        phase: `transform` then follows the first phase alone.
     time_predictor_ : Module or None
         The network that predicts the transition time; None for "direct".
     n_function_evaluations_ : int
@@ -217,9 +226,10 @@ class NSGFPlusPlus(BaseFlowTransport):
         batch_size=256,
         max_iter=4000,
         early_stopping="auto",
-        validation_fraction=0.1,
+        validation_fraction=0.2,
         n_iter_no_change=10,
         label_mode="ignore",
+        frame="auto",
         standardize=True,
         image_shape=None,
         channel_axis=None,
@@ -253,6 +263,7 @@ class NSGFPlusPlus(BaseFlowTransport):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.label_mode = label_mode
+        self.frame = frame
         self.standardize = standardize
         self.image_shape = image_shape
         self.channel_axis = channel_axis
@@ -278,15 +289,16 @@ class NSGFPlusPlus(BaseFlowTransport):
         paths = SinkhornPaths(
             n_blocks=self.n_flows,
             batch_size=self.flow_batch_size,
-            blur=blur_in_units(self.blur, job.space.units, auto_factor=AUTO_BLUR),
+            blur=blur_in_units(self.blur, job.space.frame, auto_factor=AUTO_BLUR),
             n_steps=self.n_flow_steps,
             step_size=self.step_size,
             tol=self.sinkhorn_tol,
             n_jobs=self.n_jobs,
         )
         name, architecture = type(self).__name__, self._architecture(job)
+        steps = self.n_sinkhorn_steps, self.solver
         first, interrupted = learn_leg(
-            name, paths, architecture, job, old_first, lambda leg: model_of(leg, None)
+            name, paths, architecture, steps, job, old_first, lambda leg: model_of(leg, old_second)
         )
         second = old_second
         if not interrupted:
@@ -301,7 +313,7 @@ class NSGFPlusPlus(BaseFlowTransport):
     ) -> tuple[Leg | None, bool]:
         """Learn the second leg from where the first one ends, or from a predicted time on."""
         is_direct = self.transition == "direct"
-        blur = blur_in_units(self.blur, job.space.units, auto_factor=AUTO_BLUR)
+        blur = blur_in_units(self.blur, job.space.frame, auto_factor=AUTO_BLUR)
         paths = StraightPaths(
             n_blocks=self.n_couplings,
             batch_size=self.coupling_batch_size,
@@ -325,6 +337,7 @@ class NSGFPlusPlus(BaseFlowTransport):
             type(self).__name__,
             paths,
             self._architecture(job),
+            (self.n_straight_steps, self.solver),
             job,
             before,
             lambda leg: model_of(first, leg),
@@ -337,8 +350,15 @@ class NSGFPlusPlus(BaseFlowTransport):
     @property
     def sinkhorn_flow_(self) -> SinkhornFlowTransport:
         """The first phase as an estimator, with the parameters as they are now."""
-        steps = {"n_steps": self.n_sinkhorn_steps}
-        return _as_estimator(SinkhornFlowTransport, self, 0, blur=self._blur_fraction(), **steps)
+        return _as_estimator(
+            SinkhornFlowTransport,
+            self,
+            0,
+            blur=self._blur_fraction(),
+            n_steps=self.n_sinkhorn_steps,
+            # One for each of `n_flow_steps` would not fit.
+            step_size=self.step_size if np.ndim(self.step_size) == 0 else "harmonic",
+        )
 
     @property
     def straight_flow_(self) -> FlowMatchingTransport | None:
@@ -363,7 +383,7 @@ class NSGFPlusPlus(BaseFlowTransport):
     def _blur_fraction(self):
         """Parameter `blur` of the phases, whose own "auto" is another."""
         is_auto = isinstance(self.blur, str)
-        return blur_fraction(self.blur, self.model_.space.units, AUTO_BLUR) if is_auto else self.blur
+        return blur_fraction(self.blur, self.model_.space.frame, AUTO_BLUR) if is_auto else self.blur
 
     def transition_time(self, X, *, labels=None):
         """Time on the straight path at which each point goes over to the straight flow.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from numbers import Integral, Real
 
 from torch import nn
 
+from sklearn_nsgf._data.frame import KINDS
 from sklearn_nsgf._learning.training import Settings
 from sklearn_nsgf._sklearn import Interval, StrOptions
 from sklearn_nsgf.flow._coupling import COUPLINGS
@@ -28,6 +30,7 @@ SHARED = {
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
     "n_iter_no_change": [COUNT],
     "label_mode": [StrOptions({"ignore", "condition", "couple"})],
+    "frame": [StrOptions({"auto", *KINDS})],
     "standardize": ["boolean"],
     "image_shape": [None, "array-like"],
     "channel_axis": [None, Integral],
@@ -73,7 +76,8 @@ def architecture(estimator, event_shape: tuple[int, ...], n_classes: int) -> dic
     """Arguments of `make_network` for the velocity networks of an estimator."""
     return {
         "event_shape": event_shape,
-        "network": estimator.network,
+        # A module that is changed later must not change what a fit was made with.
+        "network": copy.deepcopy(estimator.network),
         "hidden_layer_sizes": tuple(estimator.hidden_layer_sizes),
         "n_classes": n_classes,
     }

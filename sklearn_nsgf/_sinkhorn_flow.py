@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sklearn_nsgf._base import SingleFlowTransport
+from sklearn_nsgf._data.frame import blur_in_units
 from sklearn_nsgf._data.space import Space
-from sklearn_nsgf._data.units import blur_in_units
 from sklearn_nsgf._learning.paths import SinkhornPaths
 from sklearn_nsgf._parameters import COUNT, SHARED, SINKHORN
 
@@ -60,20 +60,28 @@ class SinkhornFlowTransport(SingleFlowTransport):
     max_iter : int, default=4000
         Number of optimiser steps.
     early_stopping : "auto" or bool, default="auto"
-        Whether to hold out rows of both samples and stop when the loss on flows between them no longer
-        improves. The best network is kept. "auto" does so if there is a source sample and either sample has
-        fewer than 5 000 rows, since a network can memorise so few. A noise source cannot be memorised: it is
-        drawn afresh.
-    validation_fraction : float, default=0.1
+        Whether to hold out rows of both samples, one of each group of neighbours, and watch the energy
+        distance between where the flow takes those of the source and those of the target. The best network is
+        kept, or none if none is clearly better than `frame` alone; a warning says so. Training stops when the
+        distance no longer improves. "auto" does so if there is a source sample and either sample has fewer
+        than 5 000 rows, since a network can memorise so few.
+    validation_fraction : float, default=0.2
         Share of the rows that early stopping holds out.
     n_iter_no_change : int, default=10
-        Number of evaluations without improvement before training stops. There are about 50 evaluations in
-        `max_iter`.
+        Number of looks at the held-out rows without improvement before training stops. Training also goes on
+        for as many steps as the best network has had, and 200 in all.
     label_mode : {"ignore", "condition", "couple"}, default="ignore"
         How `fit` uses class labels in `y`. "condition" learns one flow per class and shows the class to the
         network: `transform` and `sample` then take `labels`. "couple" sends the source points of a class only
         to target points of that class and hides the class from the network: new points need no label. With
         "couple", -1 marks an unlabelled row; its class comes from an entropic plan between the two samples.
+    frame : {"auto", "none", "shift", "scale", "linear"}, default="auto"
+        Where the flow starts: what is known about source and target without a network. "linear" is the linear
+        map between their means and covariances, "scale" the map between means and standard deviations,
+        "shift" moves the mean, "none" leaves points where they are. The network learns the rest. For
+        generation, "linear" gives the noise the covariance of the data; the others use its standard
+        deviations. "auto" is "linear" unless another one brings held-out rows closer to the target. With more
+        than 1 024 features it is "shift".
     standardize : bool, default=True
         Whether each feature is scaled separately. If not, all features share one scale, and the transport
         minimises distances in the data's own geometry. Images always share one scale.
@@ -111,8 +119,8 @@ class SinkhornFlowTransport(SingleFlowTransport):
     loss_curve_ : list of float
         Training loss at about 50 evaluations, each averaged since the last one.
     validation_curve_ : list of float
-        Validation loss at the same evaluations, except for those in the first 15 % of `max_iter`. Empty
-        without early stopping.
+        Energy distance of held-out rows, in standardised units, from before the first step on. Empty without
+        early stopping.
     n_iter_ : int
         Number of optimiser steps taken.
     n_function_evaluations_ : int
@@ -181,9 +189,10 @@ class SinkhornFlowTransport(SingleFlowTransport):
         batch_size=256,
         max_iter=4000,
         early_stopping="auto",
-        validation_fraction=0.1,
+        validation_fraction=0.2,
         n_iter_no_change=10,
         label_mode="ignore",
+        frame="auto",
         standardize=True,
         image_shape=None,
         channel_axis=None,
@@ -211,6 +220,7 @@ class SinkhornFlowTransport(SingleFlowTransport):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.label_mode = label_mode
+        self.frame = frame
         self.standardize = standardize
         self.image_shape = image_shape
         self.channel_axis = channel_axis
@@ -225,7 +235,7 @@ class SinkhornFlowTransport(SingleFlowTransport):
         return SinkhornPaths(
             n_blocks=self.n_flows,
             batch_size=self.flow_batch_size,
-            blur=blur_in_units(self.blur, space.units),
+            blur=blur_in_units(self.blur, space.frame),
             n_steps=self.n_steps,
             step_size=self.step_size,
             tol=self.sinkhorn_tol,

@@ -107,7 +107,8 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
 
         Returns
         -------
-        X_t : ndarray of the shape of `X`, or of shape (n_steps + 1, \\*X.shape)
+        X_t : ndarray of the shape of `X`, or of shape (n_nodes, \\*X.shape)
+            With `return_path` the start and the points after every step, of all phases.
         """
         check_is_fitted(self)
         space = self.model_.space

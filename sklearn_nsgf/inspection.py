@@ -371,7 +371,8 @@ class LossCurveDisplay:
     curves : dict of str to (array-like, array-like)
         For each network its optimiser steps and the training losses at them.
     validation_curves : dict of str to (array-like, array-like), default=None
-        The same for validation losses, of some or all of the names in `curves`.
+        The same for the energy distances of held-out rows, of some or all of the names in `curves`. They have
+        an axis of their own, on the right.
 
     Attributes
     ----------
@@ -381,8 +382,10 @@ class LossCurveDisplay:
         The axes drawn in.
     lines_ : dict of str to Line2D
         The training losses.
+    validation_ax_ : Axes or None
+        The axis on the right, if there are validation curves.
     validation_lines_ : dict of str to Line2D
-        The validation losses, dashed.
+        The energy distances, dashed.
 
     Examples
     --------
@@ -396,7 +399,7 @@ class LossCurveDisplay:
     >>> display = LossCurveDisplay({"Sinkhorn flow": (range(1, 21), est.loss_curve_)})
     >>> display.plot()  # doctest: +SKIP
 
-    The same with the validation losses, in one call:
+    The same with the energy distances of held-out rows, in one call:
 
     >>> LossCurveDisplay.from_estimator(est)  # doctest: +SKIP
     """
@@ -430,18 +433,21 @@ class LossCurveDisplay:
         style = matplotlib.cbook.normalize_kwargs(line_kw, matplotlib.lines.Line2D)
         self.figure_, self.ax_ = _make_axes(matplotlib, ax)
         self.lines_, self.validation_lines_ = {}, {}
-        validation_curves = self.validation_curves or {}
+        validation_curves, self.validation_ax_ = self.validation_curves or {}, None
+        if validation_curves:
+            self.validation_ax_ = self.ax_.twinx()
+            self.validation_ax_.set_ylabel("energy distance of held-out rows")
         for name, curve in self.curves.items():
             (line,) = self.ax_.plot(*curve, **{"label": name, **style})
             self.lines_[name] = line
             if name in validation_curves:
-                dashed = {"label": f"{name}, validation", "color": line.get_color(), "linestyle": "--"}
-                (validation_line,) = self.ax_.plot(*validation_curves[name], **(style | dashed))
+                dashed = {"label": f"{name}, held out", "color": line.get_color(), "linestyle": "--"}
+                (validation_line,) = self.validation_ax_.plot(*validation_curves[name], **(style | dashed))
                 self.validation_lines_[name] = validation_line
         if log_scale:
             self.ax_.set_yscale("log")
         self.ax_.set(xlabel="optimiser steps", ylabel="loss")
-        self.ax_.legend()
+        self.ax_.legend(handles=[*self.lines_.values(), *self.validation_lines_.values()])
         return self
 
     @classmethod

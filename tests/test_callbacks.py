@@ -143,8 +143,12 @@ def test_a_callback_stops_a_phase(phase):
 def test_a_stopped_pool_holds_what_there_was():
     """All flows of a group, which are simulated side by side: nine when four have been asked for."""
     recorder = Recorder({"Sinkhorn pool": 1})
-    whole = fresh("sinkhorn", n_flows=40, flow_batch_size=200).fit(*two_clouds(300, 300))
-    stopped = fresh("sinkhorn", recorder, n_flows=40, flow_batch_size=200).fit(*two_clouds(300, 300))
+    whole = fresh("sinkhorn", early_stopping=False, n_flows=40, flow_batch_size=200).fit(
+        *two_clouds(300, 300)
+    )
+    stopped = fresh("sinkhorn", recorder, early_stopping=False, n_flows=40, flow_batch_size=200).fit(
+        *two_clouds(300, 300)
+    )
     assert not np.array_equal(whole.transform(two_clouds()[0]), stopped.transform(two_clouds()[0]))
 
 

@@ -124,7 +124,7 @@ def test_grey_values_of_rows_are_numbers():
 
 def test_images_have_one_scale():
     est = SinkhornFlowTransport(**SMALL_FLOW, network=tiny_unet).fit(images(20, 6, 6))
-    assert np.ptp(est.model_.space.units.scale) == 0
+    assert np.ptp(est.model_.space.frame.scale) == 0
 
 
 def test_the_default_network_is_a_unet():

@@ -1,12 +1,14 @@
+import copy
 import shutil
 
 import numpy as np
 import pytest
 import torch
 
+from sklearn_nsgf._learning.held_out import Distance
 from sklearn_nsgf._learning.training import _warm_up_then_cosine, time_loss, train_network
 from sklearn_nsgf.flow import PathSample
-from sklearn_nsgf.networks import MLP, TimePredictor, make_network
+from sklearn_nsgf.networks import TimePredictor, make_network
 
 OPTIONS = {"max_iter": 300, "batch_size": 64, "learning_rate": 0.01}
 
@@ -32,24 +34,53 @@ def test_it_learns_a_field():
     test = linear_field(torch.Generator().manual_seed(1))(500)
     with torch.no_grad():
         error = (result.network(test.t, test.x_t) - test.v_t).square().mean()
-    assert error < 0.05 < result.loss_curve[0]
-    assert len(result.loss_curve) == 50
-    assert result.n_iter == 300
+    assert error < 0.05 < result.curves.loss[0]
+    assert len(result.curves.loss) == 50
+    assert result.curves.n_iter == 300
     assert not result.interrupted
-    assert result.validation_curve == []
+    assert result.curves.validation == []
 
 
-def test_early_stopping_keeps_the_best_network():
-    """Validation targets are the negative of those of training: the best evaluation is an early one."""
-    held_out = linear_field(torch.Generator().manual_seed(1))(500)
-    result = train(validation=held_out._replace(v_t=-held_out.v_t), n_iter_no_change=3)
-    best = np.argmin(result.validation_curve)
-    assert len(result.validation_curve) == best + 1 + 3
-    # Evaluated every 6 of 300 iterations, never in the first 45.
-    assert result.n_iter == 48 + 6 * (best + 3) < 150
-    with torch.no_grad():
-        loss = (result.network(held_out.t, held_out.x_t) + held_out.v_t).square().mean().item()
-    assert loss == pytest.approx(result.validation_curve[best])
+class Criterion:
+    """Answers the given values one after the other, with parts that scatter as asked for."""
+
+    def __init__(self, values, scatter=0.0):
+        self.values, self.scatter, self.states = iter(values), scatter, []
+
+    def __call__(self, network):
+        self.states.append(network and copy.deepcopy(network.state_dict()))
+        value = next(self.values)
+        parts = value + self.scatter * (-1.0) ** np.arange(101) * (len(self.states) > 1)
+        return Distance(value, parts, parts)
+
+
+def test_the_best_network_is_kept():
+    criterion = Criterion([5, 4, 1, *range(2, 90)])
+    result = train(max_iter=1000, criterion=criterion, n_iter_no_change=3)
+    assert result.curves.validation_steps[:6] == [0, 10, 13, 17, 20, 25]  # every 20th too
+    assert result.curves.validation[:4] == [5, 4, 1, 2]
+    assert result.curves.n_kept == 13
+    assert result.curves.n_iter == 200  # the fewest steps there are
+    kept = criterion.states[2]
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in result.network.state_dict().items())
+
+
+@pytest.mark.parametrize(("scatter", "n_kept"), [(0.0, 200), (12.0, 200), (14.0, 0)])
+def test_the_first_network_is_kept_unless_another_is_clearly_better(scatter, n_kept):
+    """A gain of 1 against .55 standard errors, each sqrt(2 / 100) times the scatter."""
+    criterion = Criterion([2, *[3] * 16, 1, *[3] * 99], scatter)
+    result = train(max_iter=1000, criterion=criterion, n_iter_no_change=3)
+    assert result.curves.validation[result.curves.validation_steps.index(200)] == 1
+    assert result.curves.n_kept == n_kept
+    moves = result.network(torch.zeros(5), torch.ones(5, 2)).abs().max() > 0
+    assert moves == (n_kept > 0)
+
+
+def test_no_error_is_asked_for_where_a_training_goes_on():
+    criterion = Criterion([2, *[3] * 16, 1, *[3] * 99], 20.0)
+    assert (
+        train(max_iter=1000, criterion=criterion, n_iter_no_change=3, beats_network=True).curves.n_kept == 200
+    )
 
 
 def test_a_loss_that_is_not_finite_raises_with_advice():
@@ -83,7 +114,7 @@ def test_ctrl_c_keeps_what_was_learnt():
 
     result = train(draw, max_iter=10_000, constant_rate=True)
     assert result.interrupted
-    assert result.n_iter == 199
+    assert result.curves.n_iter == 199
     test = linear_field(torch.Generator().manual_seed(1))(500)
     with torch.no_grad():
         assert (result.network(test.t, test.x_t) - test.v_t).square().mean() < 0.2
@@ -92,31 +123,18 @@ def test_ctrl_c_keeps_what_was_learnt():
         train(draw)
 
 
-class InterruptedEvaluation(MLP):
-    """Trains, and does as Ctrl-C does when it is evaluated."""
-
-    def forward(self, t, x):
-        if not self.training:
+def test_ctrl_c_at_a_look_keeps_what_was_learnt():
+    def criterion(network):
+        looks.append(1)
+        if len(looks) == 4:
             raise KeyboardInterrupt
-        return super().forward(t, x)
+        return Distance(1.0 / len(looks), np.full(9, 1.0 / len(looks)), np.zeros(9))
 
-
-def test_ctrl_c_in_an_evaluation_keeps_what_was_learnt():
-    field = linear_field(torch.Generator().manual_seed(0))
-    network = InterruptedEvaluation(2, (32,))
-    result = train_network(network, field, **OPTIONS, validation=field(100))
+    looks = []
+    result = train(criterion=criterion)
     assert result.interrupted
-    assert result.n_iter == 48
-    assert len(result.loss_curve) == 8
-
-
-def test_the_validation_loss_is_that_of_all_points_together():
-    field = linear_field(torch.Generator().manual_seed(0))
-    held_out = field(150)  # two batches of 64 and a smaller one
-    result = train(field, validation=held_out)
-    with torch.no_grad():
-        loss = (result.network(held_out.t, held_out.x_t) - held_out.v_t).square().mean().item()
-    assert loss == pytest.approx(min(result.validation_curve), rel=1e-5)
+    assert result.curves.n_iter == 12
+    assert result.curves.n_kept == 10
 
 
 def test_times_are_learnt_from_points():

@@ -13,7 +13,7 @@ from sklearn_nsgf._data.layout import Layout, find_layout, float_dtype
 from sklearn_nsgf._data.rows import Sample, SampleRows
 from sklearn_nsgf._data.space import Space
 from sklearn_nsgf._sklearn import get_feature_names
-from sklearn_nsgf.domains import any_array, is_target, source_mask
+from sklearn_nsgf.domains import UNLABELLED, any_array, is_target, source_mask
 
 SAMPLE_OPTIONS = {"dtype": [np.float64, np.float32, np.uint8], "allow_nd": True}
 
@@ -103,6 +103,11 @@ def check_flow_data(estimator: BaseEstimator, X, y, sample_domain, known: Space 
     samples = [everything.take(places) for places in _split_rows(sample_domain, len(X))]
     if labels is not None:
         check_classes_in_both(classes, *(sample.codes for sample in samples))
+        if all(np.all(sample.codes == UNLABELLED) for sample in samples):
+            raise ValueError(
+                "All labels in y are -1, which means unlabelled: no row here has a known class. Pass rows "
+                "with labels among them."
+            )
     return FlowData(*samples, (X.dtype, X.dtype), layout, classes, names)
 
 

@@ -117,7 +117,7 @@ def check_classes_in_both(classes: Classes, source_codes: np.ndarray, target_cod
     for (name, codes), other in zip(both.items(), ("target", "source"), strict=True):
         if np.any(codes == UNLABELLED):
             continue
-        absent = np.setdiff1d(both[other], [*codes, UNLABELLED])
+        absent = np.setdiff1d(both[other], np.append(codes, UNLABELLED))
         if len(absent):
             raise ValueError(
                 f"The {name} has no rows of the classes {classes.labels[absent].tolist()}, which the "

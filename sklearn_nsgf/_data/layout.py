@@ -48,7 +48,7 @@ class Layout(NamedTuple):
         """Rows of floats, with the channels of an image first."""
         if self.channel_axis is not None:
             X = np.moveaxis(X.reshape(len(X), *self.picture_shape), 1 + self.channel_axis, 1)
-        return X.reshape(len(X), -1).astype(float_dtype(X.dtype), copy=False)
+        return X.reshape(len(X), self.n_features).astype(float_dtype(X.dtype), copy=False)
 
     def to_samples(self, rows: np.ndarray) -> np.ndarray:
         """Samples of the user's shape, from rows of any number of leading dimensions."""

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklearn_nsgf._data.frame import Frame
 from sklearn_nsgf._data.labels import Classes
 from sklearn_nsgf._data.layout import Layout, float_dtype, to_dtype
-from sklearn_nsgf._data.units import Units
 
 
 class Space(NamedTuple):
@@ -17,7 +17,7 @@ class Space(NamedTuple):
     Attributes
     ----------
     layout : Layout
-    units : Units
+    frame : Frame
     dtypes : (str, str)
         Of source and target as they came. Names, which skops knows.
     classes : Classes
@@ -25,18 +25,18 @@ class Space(NamedTuple):
     """
 
     layout: Layout
-    units: Units
+    frame: Frame
     dtypes: tuple[str, str]
     classes: Classes
     feature_names: np.ndarray | None = None
 
     def encode(self, X: np.ndarray, t) -> np.ndarray:
         """Samples as points of the flow whose centre is where it is at time t."""
-        return self.units.encode(self.layout.to_rows(X), t)
+        return self.frame.encode(self.layout.to_rows(X), t)
 
     def decode(self, Z: np.ndarray, times: np.ndarray, dtype: np.dtype) -> np.ndarray:
         """Samples from points of the flow, of shape (n_times, n, n_features)."""
-        rows = check_finite(self.units.decode(Z, times[:, None], float_dtype(dtype)))
+        rows = check_finite(self.frame.decode(Z, times[:, None], float_dtype(dtype)))
         return self.layout.to_samples(to_dtype(rows, dtype))
 
     def answer_dtype(self, dtype: np.dtype, t: float) -> np.dtype:

@@ -11,6 +11,7 @@ from sklearn_nsgf._learning.learn import MAX_SEED, FitJob
 from sklearn_nsgf._learning.strata import Stratum, shares
 from sklearn_nsgf._model.leg import Leg, NetworkOnRows
 from sklearn_nsgf._model.model import follow_leg
+from sklearn_nsgf._model.reservoir import Reservoir
 from sklearn_nsgf.flow import PushforwardSampler
 
 # Starts that a leg keeps, to be sampled from by itself.
@@ -36,23 +37,33 @@ def from_the_end_of(first: Leg, job: FitJob, n_steps: int, solver: str) -> FitJo
     )
 
 
-def choose_starts(job: FitJob, before: Leg | None) -> list[np.ndarray]:
-    """Some points from which the flows of a job start, by the class that the network sees.
+def choose_starts(job: FitJob, before: Leg | None) -> Reservoir:
+    """Some points from which the flows of a job start.
 
     A class that this part of the data lacks keeps those of `before`.
     """
     rng, dtype = np.random.default_rng(job.rng.randint(MAX_SEED)), float_dtype(job.space.dtypes[1])
-    classes, units = job.space.classes, job.space.units.at_target()
+    classes, frame = job.space.classes, job.space.frame.behind()
     rows: dict[int, list[np.ndarray]] = {}
+    codes: dict[int, list[np.ndarray]] = {}
     for stratum, share in zip(job.training, shares(job.training), strict=True):
         sampler = stratum.source.sampler
         n_starts = int(min(max(1, round(N_STARTS * share)), sampler.n_rows))
-        starts = units.decode(sampler.draw(n_starts, rng), 0.0, dtype)
-        rows.setdefault(stratum.code if classes.are_seen else 0, []).append(starts)
-    return [
-        np.concatenate(rows[group]) if group in rows else before.starts[group]
-        for group in range(max(1, classes.n_seen))
-    ]
+        starts = frame.decode(sampler.draw(n_starts, rng), 0.0, dtype)
+        group = stratum.code if classes.are_seen else 0
+        rows.setdefault(group, []).append(starts)
+        codes.setdefault(group, []).append(np.full(n_starts, stratum.code or 0))
+    groups = range(max(1, classes.n_seen))
+    absent = [group for group in groups if group not in rows]
+    if absent and (before is None or before.starts is None):
+        raise ValueError(
+            f"There are no rows of the classes {classes.labels[absent].tolist()}, and no earlier straight "
+            "flow that had some. Pass rows of each class."
+        )
+    for group in absent:
+        rows[group], codes[group] = [before.starts.rows[group]], [before.starts.codes[group]]
+    joined = [[np.concatenate(parts[group]) for group in groups] for parts in (rows, codes)]
+    return Reservoir([len(each) for each in joined[0]], joined[0], joined[1])
 
 
 def _push(network: NetworkOnRows, code: int | None, n_steps: int, solver: str, Z: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sklearn_nsgf._data.space import Space
+from sklearn_nsgf._learning.held_out import HeldOutDistance
 from sklearn_nsgf._learning.paths import Paths
 from sklearn_nsgf._learning.strata import Stratum, allot
 from sklearn_nsgf._learning.tasks import FitTasks
@@ -32,7 +33,6 @@ from sklearn_nsgf.networks import TimePredictor, make_network
 logger = logging.getLogger("sklearn_nsgf")
 
 MAX_SEED = np.iinfo(np.int32).max
-VALIDATION_POINTS, VALIDATION_IMAGES = 2048, 512
 
 
 class FitJob(NamedTuple):
@@ -66,6 +66,7 @@ def learn_leg(
     name: str,
     paths: Paths,
     architecture: dict[str, Any],
+    steps: tuple[int, str],
     job: FitJob,
     before: Leg | None,
     model_with: Callable[[Leg], FlowModel],
@@ -80,6 +81,8 @@ def learn_leg(
     paths : Paths
     architecture : dict
         Arguments of `make_network` for a leg that begins anew.
+    steps : (int, str)
+        Number of steps and solver with which the leg will be followed.
     job : FitJob
     before : Leg or None
         The one to go on from; it stays as it is.
@@ -97,11 +100,12 @@ def learn_leg(
     pool_seed, validation_seed, network_seed = job.rng.randint(MAX_SEED, size=3).tolist()
     settings, event_shape = job.settings, job.space.layout.event_shape
     pool = make_pool(paths, job.training, job, pool_seed)
-    validation = None
+    criterion = None
     if job.held_out:
-        n_points = VALIDATION_POINTS if len(event_shape) == 1 else VALIDATION_IMAGES
-        held_pool = make_pool(paths, job.held_out, job, validation_seed, n_points=n_points)
-        validation = held_pool.sample(n_points, make_generator(validation_seed, job.device))
+        are_seen = job.space.classes.are_seen
+        criterion = HeldOutDistance(
+            job.held_out, *steps, are_seen=are_seen, device=job.device, seed=validation_seed
+        )
     start = architecture
     if before is not None:
         architecture = before.architecture
@@ -111,7 +115,7 @@ def learn_leg(
         return Leg(bare(network).cpu().eval(), architecture, curves, paths.blur, **details)
 
     def model_so_far(average: nn.Module) -> FlowModel:
-        return model_with(leg_of(copy.deepcopy(average), Curves([], [], [], [], 0)))
+        return model_with(leg_of(copy.deepcopy(average), Curves([], [], [], [], 0, 1)))
 
     network = on_rows(make_network(**start, seed=network_seed), event_shape)
     result = _train(
@@ -123,21 +127,14 @@ def learn_leg(
         model_so_far,
         constant_rate=before is not None,
         compile=settings.compile,
-        validation=validation,
+        criterion=criterion,
         n_iter_no_change=settings.n_iter_no_change,
+        beats_network=before is not None and not before.is_at_rest,
     )
     paths.report(pool.maker.makers, pool.n_made, settings.verbose)
     if settings.verbose:
-        logger.info("%s trained %d iterations, loss %.3g", name, result.n_iter, result.loss_curve[-1])
-    curves = Curves(
-        result.loss_curve,
-        result.validation_curve,
-        result.loss_steps,
-        result.validation_steps,
-        result.n_iter,
-    )
-    if before is not None:
-        curves = before.curves.then(curves)
+        logger.info("%s trained %d iterations, loss %.3g", name, result.curves.n_iter, result.curves.loss[-1])
+    curves = result.curves if before is None else before.curves.then(result.curves)
     return leg_of(result.network, curves), result.interrupted
 
 
@@ -167,7 +164,7 @@ def learn_times(
         constant_rate=before is not None,
     )
     if job.settings.verbose:
-        logger.info("trained the time predictor, loss %.3g", result.loss_curve[-1])
+        logger.info("trained the time predictor, loss %.3g", result.curves.loss[-1])
     return result.network.cpu().eval(), result.interrupted
 
 
@@ -199,33 +196,28 @@ def _train(
         )
 
 
-def make_pool(
-    paths: Paths, strata: list[Stratum], job: FitJob, seed: int, *, n_points: int | None = None
-) -> TrajectoryPool:
-    """Make paths to draw from; `n_points` paths are enough if it is given, and callbacks not told."""
+def make_pool(paths: Paths, strata: list[Stratum], job: FitJob, seed: int) -> TrajectoryPool:
+    """Make paths to draw from."""
     makers = [
         paths.make_blocks(stratum, n, job.device)
         for stratum, n in zip(strata, allot(paths.n_points(strata), strata), strict=True)
     ]
     n_paths = [maker.n_paths for maker in makers]
-    n_blocks = paths.n_blocks
-    if n_points is not None:
-        n_blocks = min(n_blocks, math.ceil(n_points / sum(n_paths)))
     labels = None
     if job.space.classes.are_seen:
         codes = torch.tensor([stratum.code for stratum in strata])
         labels = torch.repeat_interleave(codes, torch.tensor(n_paths)).to(job.device)
     pool = TrajectoryPool(
         StackedBlocks(makers),
-        n_blocks=n_blocks,
+        n_blocks=paths.n_blocks,
         seed=seed,
-        n_held=job.settings.pool_size if n_points is None else n_blocks,
+        n_held=job.settings.pool_size,
         n_draws=job.settings.max_iter,
         # Half the memory, and finer than the pixels' grey values.
         dtype=torch.float32 if len(job.space.layout.event_shape) == 1 else torch.float16,
         labels=labels,
     )
-    if paths.pool_task is None or n_points is not None:
+    if paths.pool_task is None:
         pool.fill()
         return pool
     with job.tasks.phase(paths.pool_task, "flows", pool.n_reports) as end_step:

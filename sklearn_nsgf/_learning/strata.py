@@ -15,7 +15,7 @@ from sklearn_nsgf._data.space import Space
 from sklearn_nsgf._model.reservoir import Reservoir
 from sklearn_nsgf.domains import UNLABELLED
 from sklearn_nsgf.flow import ArraySampler, GaussianSampler, MixtureSampler, class_probabilities
-from sklearn_nsgf.flow._samplers import Sampler
+from sklearn_nsgf.flow._samplers import Sampler, tree_order
 
 # Blur of the plan that tells the classes of unlabelled rows, as a fraction of the target's RMS distance:
 # measured on Office-Caltech10, where less tells them hardly better than no plan.
@@ -43,11 +43,6 @@ class Stratum(NamedTuple):
     target: Side
     code: int | None = None
 
-    @property
-    def n_most(self) -> float:
-        """The largest minibatch that both sides can give."""
-        return min(side.sampler.n_rows for side in (self.source, self.target))
-
 
 def shares(strata: Sequence[Stratum]) -> np.ndarray:
     """Part of all particles that each flow has."""
@@ -58,15 +53,25 @@ def shares(strata: Sequence[Stratum]) -> np.ndarray:
 
 
 def split_places(sample: Sample, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places to train on and places to hold out: the `fraction`, at least one, of each class."""
+    """Places to train on and places to hold out: the `fraction`, at least one, of each class.
+
+    Each row is held out with the same probability, and one of each group of neighbours: two halves of
+    a sample would differ by chance, and the one that is held out from what was learnt of the other.
+    """
     classes = np.zeros(sample.n_rows, dtype=int) if sample.codes is None else sample.codes
-    order = np.random.RandomState(seed).permutation(sample.n_rows)
+    rng, order = np.random.RandomState(seed), tree_order(sample.rows)
     held_out = np.zeros(sample.n_rows, dtype=bool)
     for code in np.unique(classes):
         members = order[classes[order] == code]
         if len(members) > 1:
-            held_out[members[: max(1, int(fraction * len(members)))]] = True
+            groups = np.array_split(members, max(1, int(fraction * len(members))))
+            held_out[[rng.choice(group) for group in groups]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def in_frame(sample: Sample, space: Space, t: float) -> Sample:
+    """The same sample as points of the flow at time t."""
+    return sample._replace(rows=sample.rows.encoded(partial(space.frame.encode, t=t)))
 
 
 def make_strata(source: Sample | None, target: Sample, space: Space) -> list[Stratum]:
@@ -79,15 +84,12 @@ def make_strata(source: Sample | None, target: Sample, space: Space) -> list[Str
     target : Sample
     space : Space
     """
-    units, classes = space.units, space.classes
-    noise = Side(GaussianSampler(units.noise_std), math.inf)
-    encoded = [
-        sample and sample._replace(rows=sample.rows.encoded(partial(units.encode, t=t)))
-        for sample, t in ((source, 0.0), (target, 1.0))
-    ]
+    frame, classes = space.frame, space.classes
+    noise = Side(GaussianSampler(frame.noise), math.inf)
+    encoded = [source and in_frame(source, space, 0.0), in_frame(target, space, 1.0)]
     if classes.mode == "ignore":
         return [Stratum(*(_members(sample, None) if sample else noise for sample in encoded))]
-    weights = _class_weights(encoded, classes, CLASS_BLUR * (units.target_rms_distance or 1.0))
+    weights = _class_weights(encoded, classes, CLASS_BLUR * (frame.target_rms_distance or 1.0))
     strata = []
     for code in range(len(classes.labels)):
         sides = [

@@ -91,8 +91,8 @@ def _callback_samples(space: Space, data: FlowData) -> dict[str, Any]:
     target = data.target.take(places[1])
     y = target.rows[:]
     if data.source is None:
-        noise = rng.standard_normal((len(places[0]), y.shape[1])) * space.units.noise_std
-        X, source_codes = space.units.decode(noise, 0.0, y.dtype), data.target.codes
+        noise = space.frame.draw_noise(len(places[0]), rng)
+        X, source_codes = space.frame.decode(noise, 0.0, y.dtype), data.target.codes
     else:
         X, source_codes = data.source.rows[places[0]], data.source.codes
     X, y = map(space.layout.to_samples, (X, y))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sklearn_nsgf._model.reservoir import Reservoir
 from sklearn_nsgf._torch import inference_dtype, isolated_rng
 from sklearn_nsgf.networks import ImageRows, TimePredictor, make_network
 
@@ -28,6 +29,8 @@ class Curves(NamedTuple):
         Optimiser steps at which the values were taken.
     n_iter : int
         Optimiser steps in all.
+    n_kept : int
+        Optimiser steps of the network that was kept; 0 if it is better to have none.
     """
 
     loss: list[float]
@@ -35,6 +38,7 @@ class Curves(NamedTuple):
     loss_steps: list[int]
     validation_steps: list[int]
     n_iter: int
+    n_kept: int
 
     def then(self, later: Curves) -> Curves:
         """These curves and then those of a later training."""
@@ -44,6 +48,7 @@ class Curves(NamedTuple):
             self.loss_steps + [self.n_iter + step for step in later.loss_steps],
             self.validation_steps + [self.n_iter + step for step in later.validation_steps],
             self.n_iter + later.n_iter,
+            self.n_iter + later.n_kept if later.n_kept else self.n_kept,
         )
 
 
@@ -62,9 +67,8 @@ class Leg:
     curves : Curves
     blur : float or (float, float)
         Of the plans it was learnt from, in the units of the flow.
-    starts : list of ndarray or None
-        Where it starts, by class that the network sees, in the units of the data; None for a leg that starts
-        at the source.
+    starts : Reservoir or None
+        Points at which it starts; None for a leg that starts at the source.
     time_predictor : Module or None
         Tells at which time a point enters, where that depends on the point.
     predictor_sizes : tuple of int
@@ -78,7 +82,7 @@ class Leg:
         curves: Curves,
         blur: float | tuple[float, float],
         *,
-        starts: list[np.ndarray] | None = None,
+        starts: Reservoir | None = None,
         time_predictor: nn.Module | None = None,
         predictor_sizes: tuple[int, ...] = (),
     ) -> None:
@@ -86,13 +90,20 @@ class Leg:
         self.starts = starts
         self.time_predictor, self.predictor_sizes = time_predictor, predictor_sizes
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether no network is better than any that was learnt: the leg leaves points where they are."""
+        return self.curves.n_kept == 0
+
     def alone(self) -> Leg:
         """The same field, entered at time 0 by all points."""
         return Leg(self.network, self.architecture, self.curves, self.blur)
 
     def on(self, device: torch.device, dtype: np.dtype) -> NetworkOnRows:
         """The velocity network, ready for rows of `dtype`."""
-        network = on_rows(copy.deepcopy(self.network), self.architecture["event_shape"])
+        network: nn.Module = _AtRest()
+        if not self.is_at_rest:
+            network = on_rows(copy.deepcopy(self.network), self.architecture["event_shape"])
         return NetworkOnRows(network, device, dtype)
 
     def predictor_on(self, device: torch.device, dtype: np.dtype) -> NetworkOnRows:
@@ -113,6 +124,13 @@ class Leg:
             event_shape = self.architecture["event_shape"]
             predictor = new_time_predictor(event_shape, self.predictor_sizes, seed=0)
             self.time_predictor = _with_arrays(predictor, state["time_predictor"])
+
+
+class _AtRest(nn.Module):
+    """Moves nothing."""
+
+    def forward(self, t: Tensor, x: Tensor, *classes: Tensor) -> Tensor:
+        return torch.zeros_like(x)
 
 
 class NetworkOnRows:

@@ -45,15 +45,15 @@ class FlowModel:
     ----------
     space : Space
     source : Reservoir or None
-        Rows that `draw_source` draws from; None for the normal distribution.
+        Rows that `sample` draws from; None for the normal distribution.
     n_seen : list of int
         Number of rows of each class that the network sees, or of all.
     legs : sequence of Leg or None
         None for a leg that was not learnt: the flow stands still there.
     device : torch device or str
         Where it was learnt.
-    target : Reservoir or None
-        Rows of the target for later parts of the data, where there are to be any.
+    replay : (Reservoir or None, Reservoir) or None
+        Rows of source and target that later parts of the data are learnt together with.
     """
 
     def __init__(
@@ -63,22 +63,27 @@ class FlowModel:
         n_seen: list[int],
         legs: Sequence[Leg | None],
         device: torch.device | str,
-        target: Reservoir | None = None,
+        replay: tuple[Reservoir | None, Reservoir] | None = None,
     ) -> None:
         self.space, self.source, self.n_seen = space, source, n_seen
-        self.legs, self.device, self.target = tuple(legs), str(device), target
+        self.legs, self.device, self.replay = tuple(legs), str(device), replay
 
     @property
     def n_iter(self) -> int:
         """Optimiser steps of the velocity networks."""
         return sum(leg.curves.n_iter for leg in self.legs if leg is not None)
 
+    @property
+    def n_kept(self) -> int:
+        """Optimiser steps of the networks that were kept; 0 if none of them moves a point."""
+        return sum(leg.curves.n_kept for leg in self.legs if leg is not None)
+
     def alone(self, k: int) -> FlowModel:
         """The flow of one leg, in time from 0 to 1."""
         leg, space, source = self.legs[k], self.space, self.source
         if leg.starts is not None:
-            space = space._replace(units=space.units.at_target())
-            source = Reservoir(self.n_seen, leg.starts, None)
+            space = space._replace(frame=space.frame.behind())
+            source = leg.starts._replace(n_seen=self.n_seen)
         return FlowModel(space, source, self.n_seen, [leg.alone()], self.device)
 
     def encode(self, X: np.ndarray, t) -> np.ndarray:
@@ -142,7 +147,7 @@ class FlowModel:
         self, X: np.ndarray, codes: np.ndarray | None, t: np.ndarray, how: Integration
     ) -> np.ndarray:
         """dx/dt of samples at their times, in the units of the data."""
-        units, n_legs = self.space.units, len(self.legs)
+        n_legs = len(self.legs)
         Z = self.encode(X, t)
         V, device = np.zeros_like(Z), resolve_device(how.device)
         in_leg = np.minimum(np.floor(n_legs * t), n_legs - 1)
@@ -151,14 +156,16 @@ class FlowModel:
             if leg is None or not rows.any():
                 continue
             self._check_forward(leg.time_predictor is None)
+            frame = self.space.frame if k == 0 else self.space.frame.behind()
             classes = [] if codes is None else [codes[rows]]
-            V[rows] = leg.on(device, Z.dtype)(
+            leg_times = n_legs * t[rows] - k
+            velocity = leg.on(device, Z.dtype)(
                 lambda network, Z, t, *classes: network(t, Z, *classes),
                 Z[rows],
-                (n_legs * t[rows] - k).astype(Z.dtype),
+                leg_times.astype(Z.dtype),
                 *classes,
             )
-            V[rows] = n_legs * (V[rows] * units.spread + (units.drift if k == 0 else 0))
+            V[rows] = n_legs * frame.velocity(Z[rows], velocity, leg_times)
         return self.space.layout.to_samples(check_finite(V))
 
     def entry_times(self, X: np.ndarray, codes: np.ndarray | None, how: Integration) -> np.ndarray:
@@ -179,11 +186,11 @@ class FlowModel:
         self, n_samples: int, codes: np.ndarray | None, how: Integration, rng: np.random.RandomState
     ) -> np.ndarray:
         """New samples of the target."""
-        dtype, units = float_dtype(self.space.dtypes[1]), self.space.units
+        dtype, frame = float_dtype(self.space.dtypes[1]), self.space.frame
         if self.source is None:
-            Z = (rng.standard_normal((n_samples, units.n_features)) * units.noise_std).astype(dtype)
+            Z = frame.draw_noise(n_samples, rng).astype(dtype)
         else:
-            Z = units.encode(self.source.draw(codes, n_samples, dtype, rng), 0.0)
+            Z = frame.encode(self.source.draw(codes, n_samples, dtype, rng), 0.0)
         return self.decode(*self.follow(Z, codes, 0.0, 1.0, how), self.space.dtypes[1])[-1]
 
     @staticmethod

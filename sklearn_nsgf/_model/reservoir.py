@@ -67,7 +67,8 @@ def keep_rows(sample: Sample, classes: Classes, before: Reservoir | None, seed: 
     kept_rows, kept_codes = [], []
     for k, group in enumerate(_groups(sample, classes)):
         n_most = max(MIN_CLASS_ROWS, round(MAX_ROWS * n_seen[k] / sum(n_seen)))
-        rows, codes = [], []
+        # Nothing first: a class may have no rows at all.
+        rows, codes = [sample.rows[:0]], [None if sample.codes is None else sample.codes[:0]]
         if before is not None and before.n_seen[k]:
             n_old = round(n_most * before.n_seen[k] / n_seen[k])
             old = rng.permutation(len(before.rows[k]))[:n_old]

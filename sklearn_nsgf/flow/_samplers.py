@@ -78,7 +78,7 @@ class ArraySampler:
         self.rows, self.weights = rows, weights
         self.n_rows = len(rows) if weights is None else min(len(rows), max(1, round(weights.sum())))
         self.n_features = rows[:1].shape[1]
-        self.order = _tree_order(rows)
+        self.order = tree_order(rows)
 
     def draw(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
         if n_samples > self.n_rows:
@@ -113,21 +113,25 @@ class GaussianSampler:
 
     Parameters
     ----------
-    std : ndarray of shape (n_features,)
-        Standard deviation of each feature.
+    scale : ndarray of shape (n_features,) or (n_features, n_features)
+        Standard deviation of each feature, or a root of the covariance: a matrix L for ``L L^T``.
     """
 
-    def __init__(self, std: np.ndarray) -> None:
-        self.std = np.asarray(std, dtype=np.float32)
-        self.n_rows, self.n_features = math.inf, len(self.std)
+    def __init__(self, scale: np.ndarray) -> None:
+        self.scale = np.asarray(scale, dtype=np.float32)
+        self.n_rows, self.n_features = math.inf, len(self.scale)
 
     def draw(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+        normal = self._draw_standard(n_samples, rng)
+        return normal * self.scale if self.scale.ndim == 1 else normal @ self.scale.T
+
+    def _draw_standard(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
         if self.n_features > _MOST_SOBOL_FEATURES:
-            return self.std * rng.standard_normal((n_samples, self.n_features), dtype=np.float32)
+            return rng.standard_normal((n_samples, self.n_features), dtype=np.float32)
         engine = SobolEngine(self.n_features, scramble=True, seed=int(rng.integers(2**31)))
         half_spacing = 2.0 ** -(SobolEngine.MAXBIT + 1)
         uniform = engine.draw(n_samples, dtype=torch.float64) + half_spacing
-        return self.std * torch.special.ndtri(uniform).float().numpy()
+        return torch.special.ndtri(uniform).float().numpy()
 
 
 class PushforwardSampler:
@@ -216,7 +220,7 @@ def _shuffled_nearby(n_rows: int, spacing: float, rng: np.random.Generator) -> n
     return np.argsort(np.arange(n_rows) + 2 * spacing * rng.random(n_rows))
 
 
-def _tree_order(rows: Rows) -> np.ndarray:
+def tree_order(rows: Rows) -> np.ndarray:
     """Indices of the rows in the order of a k-d tree: halves along the feature that varies most.
 
     The planes are those of a subset; all rows are then sorted into its cells.

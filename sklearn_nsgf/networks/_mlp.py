@@ -46,7 +46,11 @@ class MLP(nn.Module):
         layers: list[nn.Module] = []
         for n_inputs, n_outputs in pairwise(widths):
             layers += [nn.Linear(n_inputs, n_outputs), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], n_features))
+        last = nn.Linear(widths[-1], n_features)
+        # Nothing moves before the first step of the training.
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(*layers, last)
 
     def forward(self, t: Tensor, x: Tensor, y: Tensor | None = None) -> Tensor:
         if (y is None) != (self.n_classes == 0):

@@ -13,6 +13,9 @@ def test_the_default_has_the_papers_size():
 def test_time_and_place_matter():
     network = make_network((3,), hidden_layer_sizes=(8,))
     t, x = torch.tensor([0.0, 1.0]), torch.ones(2, 3)
+    assert not network(t, x).any()  # nothing moves at the start
+    with torch.no_grad():
+        network.layers[-1].weight.normal_()
     at_zero, at_one = network(t, x)
     assert not torch.allclose(at_zero, at_one)
     assert not torch.allclose(network(t, x), network(t, 2 * x))

@@ -1,0 +1,120 @@
+"""What held-out rows say about a leg: the energy distance between where they arrive and the target."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sklearn_nsgf._learning.strata import Stratum, shares
+from sklearn_nsgf.flow import odeint
+
+# Rows of each side that are compared, in all.
+MAX_ROWS = 1024
+
+
+class Distance(NamedTuple):
+    """A squared energy distance, and the part of each row in it.
+
+    Attributes
+    ----------
+    value : float
+    source_parts, target_parts : ndarray
+        Their means differ between two distances by as much as the distances do, to first order: what the
+        delete-one variance of a U-statistic is made of.
+    """
+
+    value: float
+    source_parts: np.ndarray
+    target_parts: np.ndarray
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the smaller sample."""
+        return min(map(len, self[1:]))
+
+    def is_better_than(self, other: Distance, n_errors: float) -> bool:
+        """Whether it is smaller by more than so many standard errors of the paired difference."""
+        parts = [mine - others for mine, others in zip(self[1:], other[1:], strict=True)]
+        variance = sum(part.var() / max(1, len(part) - 1) for part in parts)
+        return other.value - self.value > n_errors * np.sqrt(variance)
+
+
+class HeldOutDistance:
+    """Distance between held-out rows that a network has moved and held-out rows of the target.
+
+    Parameters
+    ----------
+    strata : list of Stratum
+        Their rows are drawn once.
+    n_steps : int
+    solver : str
+        How the flow is followed.
+    are_seen : bool
+        Whether the network sees the classes.
+    device : torch device
+    seed : int
+    """
+
+    def __init__(
+        self,
+        strata: list[Stratum],
+        n_steps: int,
+        solver: str,
+        *,
+        are_seen: bool,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        self.n_steps, self.solver, self.shares = n_steps, solver, shares(strata)
+        self.clouds: list[tuple[Tensor, Tensor, list[Tensor]]] = []
+        for stratum, share in zip(strata, self.shares, strict=True):
+            x, y = (
+                torch.from_numpy(side.sampler.draw(_n_rows(side, stratum, share), rng)).to(device)
+                for side in (stratum.source, stratum.target)
+            )
+            labels = [torch.full((len(x),), stratum.code, device=device)] if are_seen else []
+            self.clouds.append((x, y, labels))
+
+    @torch.no_grad()
+    def __call__(self, network: nn.Module | None) -> Distance:
+        """The distance with a network, or with None where nothing moves."""
+        was_training = network is not None and network.training
+        distances = []
+        for x, y, labels in self.clouds:
+            if network is not None:
+                field = partial(_velocity, network.eval(), labels)
+                x = odeint(field, x, n_steps=self.n_steps, solver=self.solver)
+            distances.append(_distance(x.double(), y.double()))
+        if network is not None:
+            network.train(was_training)
+        weights = zip(self.shares, distances, strict=True)
+        return Distance(
+            sum(share * each.value for share, each in zip(self.shares, distances, strict=True)),
+            *(np.concatenate(parts) for parts in zip(*(each[1:] for _, each in weights), strict=True)),
+        )
+
+
+def _velocity(network: nn.Module, labels: list[Tensor], t: Tensor, z: Tensor) -> Tensor:
+    return network(t, z, *labels)
+
+
+def _n_rows(side, stratum: Stratum, share: float) -> int:
+    """Rows of a class that are compared; as many of noise as of the target."""
+    n_rows = min(side.sampler.n_rows, stratum.target.sampler.n_rows) if side.n_rows == np.inf else side.n_rows
+    return int(max(1, min(side.sampler.n_rows, n_rows, MAX_ROWS * share)))
+
+
+def _distance(x: Tensor, y: Tensor) -> Distance:
+    """``2 E|x - y| - E|x - x'| - E|y - y'|`` without the pairs of a point with itself."""
+    between = torch.cdist(x, y)
+    within_x, within_y = (torch.cdist(each, each).sum(1) / max(1, len(each) - 1) for each in (x, y))
+    to_y, to_x = between.mean(1), between.mean(0)
+    value = 2 * to_y.mean() - within_x.mean() - within_y.mean()
+    return Distance(
+        value.item(), (2 * (to_y - within_x)).cpu().numpy(), (2 * (to_x - within_y)).cpu().numpy()
+    )
