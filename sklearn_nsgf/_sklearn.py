@@ -3,7 +3,7 @@
 from sklearn.base import _fit_context
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils._set_output import _get_output_config
+from sklearn.utils._set_output import _get_output_config, _wrap_data_with_container
 from sklearn.utils.validation import _check_method_params, _get_feature_names
 
 try:
@@ -38,6 +38,7 @@ __all__ = [
     "fit_context",
     "get_feature_names",
     "has_callbacks",
+    "in_container",
     "output_container",
     "safe_indexing",
     "with_callbacks",
@@ -52,6 +53,11 @@ safe_indexing = _safe_indexing
 def output_container(estimator) -> str:
     """What `set_output` asks `transform` for: "default", "pandas" or "polars"."""
     return _get_output_config("transform", estimator)["dense"]
+
+
+def in_container(estimator, X, original=None):
+    """Rows as `set_output` asks for them, with the index of the rows that they come from."""
+    return _wrap_data_with_container("transform", X, original, estimator)
 
 
 def has_callbacks(estimator) -> bool:

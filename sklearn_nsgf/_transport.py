@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted, check_scalar
 
 from sklearn_nsgf._data.check import check_samples, check_target, check_times
 from sklearn_nsgf._model.model import Integration
-from sklearn_nsgf._sklearn import output_container
+from sklearn_nsgf._sklearn import in_container, output_container
 from sklearn_nsgf.domains import is_target, source_mask
 from sklearn_nsgf.flow import n_evaluations
 from sklearn_nsgf.metrics import make_transport_scorer
@@ -108,17 +108,20 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         Returns
         -------
         X_t : ndarray of the shape of `X`, or of shape (n_nodes, \\*X.shape)
-            With `return_path` the start and the points after every step, of all phases.
+            With `return_path` the start and the points after every step, of all phases; always an array. A
+            DataFrame otherwise if `set_output` asks for one.
         """
         check_is_fitted(self)
+        self._check_container()
         space = self.model_.space
-        X = check_samples(self, X, space.layout)
+        samples = check_samples(self, X, space.layout)
         for name, t in {"t_start": t_start, "t_end": t_end}.items():
             check_times(t, name)
-        codes = space.classes.codes_of(labels, len(X), "rows of X")
+        codes = space.classes.codes_of(labels, len(samples), "rows of X")
         how = self._integration(n_steps, solver)
-        follow = self.model_.path if return_path else self.model_.transport
-        return follow(X, codes, t_start, t_end, how)
+        if return_path:
+            return self.model_.path(samples, codes, t_start, t_end, how)
+        return in_container(self, self.model_.transport(samples, codes, t_start, t_end, how), X)
 
     def velocity(self, X, t, *, labels=None):
         """Velocity dx/dt of the flow.
@@ -162,9 +165,10 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         Returns
         -------
         X : ndarray of shape (n_samples, n_features), or images
-            With the shape and the dtype of the fit.
+            With the shape and the dtype of the fit; a DataFrame if `set_output` asks for one.
         """
         check_is_fitted(self)
+        self._check_container()
         check_scalar(n_samples, "n_samples", Integral, min_val=1)
         rng = check_random_state(random_state)
         classes = self.model_.space.classes
@@ -172,7 +176,7 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
             codes = self.model_.draw_codes(n_samples, rng)
         else:
             codes = classes.codes_of(labels, n_samples, "points (n_samples)")
-        return self.model_.sample(n_samples, codes, self._integration(), rng)
+        return in_container(self, self.model_.sample(n_samples, codes, self._integration(), rng))
 
     def score(self, X, y=None, *, sample_domain=None, sample_weight=None):
         """Minus the energy distance between transported points and a target sample.

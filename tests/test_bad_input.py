@@ -1,6 +1,7 @@
 """Every bad input is an error that says what was expected, and allowed ones work."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 from sklearn.exceptions import NotFittedError
@@ -191,3 +192,55 @@ def test_allowed_oddities(scale, dtype, column):
         assert np.abs(moved).max() < 100 * scale
         if column == "constant in both":
             np.testing.assert_allclose(moved[:, 0], scale * 0.1, rtol=1e-6)
+
+
+@pytest.fixture
+def est():
+    return SinkhornFlowTransport(n_flows=1, flow_batch_size=8, max_iter=2, hidden_layer_sizes=(4,))
+
+
+def test_columns_that_are_no_numbers_are_named(est):
+    frame = pd.DataFrame(
+        {"a": np.arange(5.0), "city": list("vwxyz"), "day": pd.date_range("2024", periods=5)}
+    )
+    with pytest.raises((TypeError, ValueError), match=r"columns \['city', 'day'\] of X.* Encode"):
+        est.fit(frame)
+    gaps = pd.DataFrame({"a": np.arange(5.0), "b": [1.0, np.nan, 2, 3, 4]})
+    with pytest.raises(ValueError, match=r"(?s)contains NaN.*columns \['b'\] of X.*impute"):
+        est.fit(gaps)
+    with pytest.raises(ValueError, match=r"(?s)columns \[1\] of y \(the target\)"):
+        est.fit(np.zeros((5, 2)), np.array([[0.0, 1], [1, np.inf]]))
+
+
+def test_masked_arrays_are_refused(est):
+    X = np.ma.masked_greater(np.arange(10.0).reshape(5, 2), 8)
+    with pytest.raises(ValueError, match="X is a masked array"):
+        est.fit(X)
+
+
+def test_labels_in_a_column_are_told_from_a_target(est):
+    X = np.arange(10.0).reshape(5, 2)
+    with pytest.raises(ValueError, match=r"y has the shape \(5, 1\).* Pass y.ravel\(\)"):
+        est.set_params(label_mode="condition").fit(X, np.array([[0], [1], [0], [1], [0]]))
+
+
+def test_a_target_that_looks_like_labels_is_warned_about(est):
+    x = np.arange(20.0).reshape(-1, 1)
+    with pytest.warns(UserWarning, match="is the target, pass y.reshape") as record:
+        est.set_params(max_iter=1).fit(x, np.linspace(100.5, 103.2, 20))
+    assert record[0].filename == __file__
+    est.fit(x, np.arange(20) % 2)
+
+
+@pytest.mark.parametrize("container", ["pandas", "polars"])
+def test_what_goes_in_as_a_frame_comes_out_as_one(est, container):
+    package = pytest.importorskip(container)
+    data = {"age": np.arange(20.0), "pay": np.arange(20.0) ** 2}
+    X = pd.DataFrame(data, index=np.arange(5, 25)) if container == "pandas" else package.DataFrame(data)
+    est.set_params(max_iter=1).set_output(transform=container).fit(X)
+    for answer in (est.transform(X), est.inverse_transform(X), est.integrate(X, t_end=0.5), est.sample(3)):
+        assert isinstance(answer, package.DataFrame)
+        assert list(answer.columns) == ["age", "pay"]
+    assert est.integrate(X, return_path=True).shape[1:] == (20, 2)
+    if container == "pandas":
+        assert list(est.inverse_transform(X).index) == list(X.index)

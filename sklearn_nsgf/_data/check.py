@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_array, validate_data
 
 from sklearn_nsgf._data.labels import Classes, check_classes_in_both, check_labels, find_classes
@@ -13,6 +14,7 @@ from sklearn_nsgf._data.layout import Layout, find_layout, float_dtype
 from sklearn_nsgf._data.rows import Sample, SampleRows
 from sklearn_nsgf._data.space import Space
 from sklearn_nsgf._sklearn import get_feature_names
+from sklearn_nsgf._warn import warn_caller
 from sklearn_nsgf.domains import UNLABELLED, any_array, is_target, source_mask
 
 SAMPLE_OPTIONS = {"dtype": [np.float64, np.float32, np.uint8], "allow_nd": True}
@@ -69,7 +71,7 @@ def check_flow_data(estimator: BaseEstimator, X, y, sample_domain, known: Space 
     mode = estimator.label_mode
     if known is None:
         names = get_feature_names(X)
-        X = check_array(X, estimator=estimator, input_name="X", ensure_min_samples=2, **SAMPLE_OPTIONS)
+        X = _check_numbers(X, "X", estimator=estimator, ensure_min_samples=2)
         layout = find_layout(X.shape[1:], estimator.image_shape, estimator.channel_axis)
         X = _floats_unless_image(X, layout)
     else:
@@ -82,6 +84,11 @@ def check_flow_data(estimator: BaseEstimator, X, y, sample_domain, known: Space 
                 "sample_domain splits the rows of X into source and target: y is then None or has a label "
                 "for each row, and not a second sample."
             )
+        if mode != "ignore" and np.shape(y)[1:] == (1,) != layout.sample_shape:
+            raise ValueError(
+                f"y has the shape {np.shape(y)}, which stands for a target sample: labels have one "
+                "dimension. Pass y.ravel()."
+            )
         if mode != "ignore":
             raise ValueError(
                 f"label_mode={mode!r} needs a class for each row, and y is the target sample here. Use "
@@ -90,7 +97,10 @@ def check_flow_data(estimator: BaseEstimator, X, y, sample_domain, known: Space 
         y = check_target(y, layout, names, ensure_min_samples=2)
         samples = Sample(rows, None), Sample(SampleRows(y, layout), None)
         return FlowData(*samples, (X.dtype, y.dtype), layout, Classes(mode), names)
-    labels = check_labels(None if y is None else any_array(y), len(X), mode)
+    given = None if y is None else any_array(y)
+    labels = check_labels(given, len(X), mode)
+    if given is not None and labels is None and layout.sample_shape == (1,):
+        _warn_of_a_target(given)
     classes = find_classes(labels, mode) if known is None else known.classes
     everything = Sample(rows, None if labels is None else classes.encode(labels))
     if sample_domain is None:
@@ -111,6 +121,16 @@ def check_flow_data(estimator: BaseEstimator, X, y, sample_domain, known: Space 
     return FlowData(*samples, (X.dtype, X.dtype), layout, classes, names)
 
 
+def _warn_of_a_target(ignored: np.ndarray) -> None:
+    """Of one feature and without its second dimension, a target sample looks like labels."""
+    if type_of_target(ignored) == "continuous":
+        warn_caller(
+            "y has one dimension and is ignored, as labels would be, but its values look like a sample of "
+            "one feature. If it is the target, pass y.reshape(-1, 1).",
+            UserWarning,
+        )
+
+
 def _split_rows(sample_domain, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Places of the source rows and of the target rows, two of each at least."""
     is_source = source_mask(sample_domain, n_rows, require=("source", "target"))
@@ -125,10 +145,11 @@ def _split_rows(sample_domain, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 def check_samples(estimator: BaseEstimator, X, layout: Layout, **options) -> np.ndarray:
     """Check samples of the user's shape for a fitted estimator: float32, float64, or uint8 images."""
+    samples = _check_numbers(X, "X", estimator=estimator, **options)
     if len(layout.sample_shape) == 1:
-        X = validate_data(estimator, X, reset=False, **SAMPLE_OPTIONS, **options)
-    else:
-        X = check_array(X, estimator=estimator, input_name="X", **SAMPLE_OPTIONS, **options)
+        # The names and the number of features.
+        validate_data(estimator, X, reset=False, skip_check_array=True)
+    X = samples
     if X.shape[1:] != layout.sample_shape:
         raise ValueError(
             f"X has samples of shape {X.shape[1:]}, but {type(estimator).__name__} was fitted on "
@@ -140,7 +161,7 @@ def check_samples(estimator: BaseEstimator, X, layout: Layout, **options) -> np.
 def check_target(y, layout: Layout, feature_names, *, ensure_min_samples: int) -> np.ndarray:
     """Check a target sample against the features of X."""
     names = get_feature_names(y)
-    y = check_array(y, ensure_min_samples=ensure_min_samples, input_name="y (the target)", **SAMPLE_OPTIONS)
+    y = _check_numbers(y, "y (the target)", ensure_min_samples=ensure_min_samples)
     if y.shape[1:] != layout.sample_shape:
         ours, theirs = (
             f"{shape[0]} features" if len(shape) == 1 else f"samples of shape {shape}"
@@ -157,6 +178,45 @@ def check_target(y, layout: Layout, feature_names, *, ensure_min_samples: int) -
             "the same columns in the same order."
         )
     return _floats_unless_image(y, layout)
+
+
+def _check_numbers(X, name: str, **options) -> np.ndarray:
+    """`check_array` with errors that name the columns."""
+    if isinstance(X, np.ma.MaskedArray):
+        raise ValueError(
+            f"{name} is a masked array, and masked values would take part: expected complete rows. Pass "
+            f"{name}.filled(...) with values that you trust, or leave out the rows with masked values."
+        )
+    try:
+        return check_array(X, input_name=name, **SAMPLE_OPTIONS, **options)
+    except (TypeError, ValueError) as error:
+        columns = _columns_to_blame(X)
+        if not columns:
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"{error}\nIt is about the columns {columns} of {name}. Encode text and dates as numbers, and "
+            "impute missing values, for example with sklearn.impute.SimpleImputer, or leave the columns out."
+        ) from error
+
+
+def _columns_to_blame(X) -> list:
+    """Names or numbers of the columns of a table that are not finite numbers."""
+    if len(getattr(X, "shape", ())) != 2 or not hasattr(X, "__array__"):
+        return []
+    names = list(getattr(X, "columns", range(X.shape[1])))
+    columns = [X[name] for name in names] if hasattr(X, "columns") else list(np.asarray(X).T)
+    return [name for name, column in zip(names, columns, strict=True) if not _is_finite(column)]
+
+
+def _is_finite(column) -> bool:
+    values = np.asarray(column)
+    if values.dtype.kind in "mMcSU":
+        return False
+    try:
+        return bool(np.isfinite(values.astype(np.float64)).all())
+    except (TypeError, ValueError):
+        return False
 
 
 def _floats_unless_image(X: np.ndarray, layout: Layout) -> np.ndarray:
