@@ -33,7 +33,7 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         """Transport points of the source to the target.
 
         After `fit(X)` without a target, the source is noise: the normal distribution with the mean and the
-        scale of the data.
+        covariance of the data, or with its standard deviations alone, depending on `frame`.
 
         Parameters
         ----------
@@ -197,8 +197,8 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         Returns
         -------
         score : float
-            Higher is better; about zero is the best. In units of the data; see
-            `sklearn_nsgf.metrics.energy_distance`.
+            Higher is better; about zero is the best. Each feature counts in the target's standard deviation;
+            see `sklearn_nsgf.metrics.make_transport_scorer`.
         """
         check_is_fitted(self)
         if sample_weight is not None:

@@ -362,7 +362,7 @@ class TransportDisplay:
 
 
 class LossCurveDisplay:
-    """Training loss, and the loss on held-out flows if there were any.
+    """Training loss, and the energy distance of held-out rows if there were any.
 
     `from_estimator` makes the display of a fitted estimator.
 

@@ -331,7 +331,7 @@ METRICS = {
 SCORER_BLUR = 0.1
 
 
-def make_transport_scorer(metric="energy_distance", **metric_params):
+def make_transport_scorer(metric="energy_distance", *, standardize=True, **metric_params):
     """Make a scorer of transports, for `scoring=` in searches and cross-validation.
 
     What it compares depends on what it is given:
@@ -352,6 +352,10 @@ def make_transport_scorer(metric="energy_distance", **metric_params):
         Name of a function of `sklearn_nsgf.metrics`, or a callable of two arrays of shape
         (n, n_features), the transported rows and the target, that returns a float, the lower the better.
         Images are flattened to rows.
+    standardize : bool, default=True
+        Whether each feature is measured in the target's standard deviation, that of the rows which are
+        compared; images have one for all pixels. Otherwise the feature with the largest unit decides, and a
+        search over scalers prefers small units.
     **metric_params : dict
         Keyword arguments of `metric`. "sinkhorn_divergence" without `blur` takes 0.1 times the root mean
         squared distance between the rows of the target that is compared: all estimators of a search are
@@ -378,25 +382,26 @@ def make_transport_scorer(metric="energy_distance", **metric_params):
     >>> scorer
     make_transport_scorer('wasserstein_distance')
     >>> X, y = [[0.0], [1.0]], [[5.0], [4.0]]
-    >>> scorer(FunctionTransformer().fit(X), X, y)
-    -4.0
+    >>> scorer(FunctionTransformer().fit(X), X, y)  # in units of y's deviation, which is 0.5
+    -8.0
     """
     if not callable(metric):
         if not isinstance(metric, str) or metric not in METRICS:
             raise ValueError(f"metric={metric!r}: expected a callable or one of {sorted(METRICS)}.")
         # A misspelt name should not wait for the first score.
         inspect.signature(METRICS[metric]).bind_partial(None, None, **metric_params)
-    return _TransportScorer(metric, metric_params)
+    return _TransportScorer(metric, standardize, metric_params)
 
 
 class _TransportScorer:
-    def __init__(self, metric, metric_params: dict):
-        self.metric = metric
+    def __init__(self, metric, standardize: bool, metric_params: dict):
+        self.metric, self.standardize = metric, standardize
         self.metric_params = metric_params
 
     def __repr__(self):
         name = repr(self.metric) if isinstance(self.metric, str) else _name(self.metric)
-        arguments = [name, *(f"{key}={value!r}" for key, value in self.metric_params.items())]
+        options = self.metric_params if self.standardize else {"standardize": False, **self.metric_params}
+        arguments = [name, *(f"{key}={value!r}" for key, value in options.items())]
         return f"make_transport_scorer({', '.join(arguments)})"
 
     def get_metadata_routing(self):
@@ -406,7 +411,13 @@ class _TransportScorer:
         return request
 
     def __call__(self, estimator, X, y=None, *, sample_domain=None):
-        moved, target = map(_flat_rows, _samples_to_compare(estimator, X, y, sample_domain))
+        samples = _samples_to_compare(estimator, X, y, sample_domain)
+        moved, target = map(_flat_rows, samples)
+        if self.standardize:
+            are_images = np.ndim(samples[0]) > 2
+            unit = target.std(axis=None if are_images else 0, dtype=np.float64)
+            unit = np.where(unit > 0, unit, 1)
+            moved, target = moved / unit, target / unit
         params = dict(self.metric_params)
         if self.metric == "sinkhorn_divergence" and "blur" not in params:
             params["blur"] = SCORER_BLUR * _root_mean_squared_distance(target)

@@ -1,3 +1,4 @@
+import functools
 import pickle
 
 import numpy as np
@@ -25,6 +26,8 @@ from sklearn_nsgf.metrics import (
     sliced_wasserstein_distance,
     wasserstein_distance,
 )
+
+raw_scorer = functools.partial(make_transport_scorer, standardize=False)
 
 
 def test_energy_distance_leaves_out_the_pairs_with_itself():
@@ -82,7 +85,7 @@ def test_a_sinkhorn_divergence_that_is_not_solved_is_warned_about():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(200, 2)), rng.normal([8, 3], [0.5, 2], size=(200, 2))
     stays = MeanShift(part=0.0).fit(X, y)
-    scorer = make_transport_scorer("sinkhorn_divergence", blur=0.003)
+    scorer = raw_scorer("sinkhorn_divergence", blur=0.003)
     message = r"marginal error of 0\.\d+, above 0.0001. Raise blur, which is 0.003"
     with pytest.warns(ConvergenceWarning, match=message) as caught:
         divergence = sinkhorn_divergence(X, y, blur=0.003)
@@ -263,20 +266,20 @@ def test_scorer_of_a_target_in_y():
     X = rng.normal(size=(30, 2))
     y = np.flip(X, 0) + np.array([6, 8])
     estimator = MeanShift(part=0.5).fit(X, y)
-    assert make_transport_scorer("wasserstein_distance")(estimator, X, y) == pytest.approx(-5)
-    assert make_transport_scorer("sinkhorn_divergence", blur=0.01)(estimator, X, y) == pytest.approx(-12.5)
+    assert raw_scorer("wasserstein_distance")(estimator, X, y) == pytest.approx(-5)
+    assert raw_scorer("sinkhorn_divergence", blur=0.01)(estimator, X, y) == pytest.approx(-12.5)
     expected = -energy_distance(X + np.array([3, 4]), y[:20])
-    assert make_transport_scorer()(estimator, X, y[:20]) == pytest.approx(expected)
+    assert raw_scorer()(estimator, X, y[:20]) == pytest.approx(expected)
     columns = {"a": y[:, 0], "b": y[:, 1]}
     for frame in (pd.DataFrame(columns), pl.DataFrame(columns)):
-        assert make_transport_scorer()(estimator, X, frame) == make_transport_scorer()(estimator, X, y)
+        assert raw_scorer()(estimator, X, frame) == raw_scorer()(estimator, X, y)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_scorer_of_two_domains(name):
     X, y, sample_domain = shifted_domains()
     source, target = split_domains(X, sample_domain)
-    scorer = make_transport_scorer(name)
+    scorer = raw_scorer(name)
     scores = [
         scorer(MeanShift(part).fit(X, sample_domain=sample_domain), X, y, sample_domain=sample_domain)
         for part in (0.0, 1.0)
@@ -294,7 +297,7 @@ def test_the_ruler_is_the_targets_not_the_estimators():
     estimator = MeanShift().fit(X, sample_domain=sample_domain)
     estimator.blur_ = estimator.blur = 7.0
     scores = [
-        make_transport_scorer("sinkhorn_divergence", **blur)(estimator, X, sample_domain=sample_domain)
+        raw_scorer("sinkhorn_divergence", **blur)(estimator, X, sample_domain=sample_domain)
         for blur in ({}, {"blur": 0.1 * np.sqrt(squares.mean())})
     ]
     assert scores[0] == pytest.approx(scores[1])
@@ -304,7 +307,7 @@ def test_the_ruler_is_the_targets_not_the_estimators():
 
 def test_scorer_of_a_generator():
     X = np.random.default_rng(0).normal([3, 4], size=(300, 2))
-    scorer = make_transport_scorer()
+    scorer = raw_scorer()
     estimator = MeanShift().fit(X)
     assert abs(scorer(estimator, X)) < 0.1
     assert scorer(estimator, X, np.zeros(300)) == scorer(estimator, X)
@@ -315,7 +318,7 @@ def test_scorer_of_a_generator():
 def test_scorer_of_images():
     rng = np.random.default_rng(0)
     X, Y = rng.normal(size=(20, 4, 3)), rng.normal(2, size=(15, 4, 3))
-    scorer = make_transport_scorer("wasserstein_distance")
+    scorer = raw_scorer("wasserstein_distance")
     expected = -wasserstein_distance((X + Y.mean(0) - X.mean(0)).reshape(20, -1), Y.reshape(15, -1))
     assert scorer(MeanShift().fit(X, Y), X, Y) == pytest.approx(expected)
     assert scorer(MeanShift().fit(Y), Y) < 0
@@ -340,6 +343,22 @@ def test_scorer_hands_labels_on_where_they_condition():
         estimator = MeanShift(label_mode=mode).fit(X)
         make_transport_scorer()(estimator, X, y)
         assert estimator.labels_seen_ is expected
+
+
+def test_a_score_does_not_depend_on_units():
+    """The column in the largest unit decides nothing, and a search over scalers finds no smaller ruler."""
+    X, _, sample_domain = shifted_domains()
+    scorer = make_transport_scorer()
+    scores = []
+    for factor in (np.ones(2), np.array([1e6, 1e-3])):
+        estimator = MeanShift(part=0.5).fit(X * factor, sample_domain=sample_domain)
+        scores.append(scorer(estimator, X * factor, sample_domain=sample_domain))
+    assert scores[0] == pytest.approx(scores[1])
+    target = X[sample_domain < 0]
+    moved = MeanShift(part=0.5).fit(X, sample_domain=sample_domain).transform(X)[sample_domain > 0]
+    assert scores[0] == pytest.approx(
+        -energy_distance(moved / target.std(axis=0), target / target.std(axis=0))
+    )
 
 
 def test_scorer_is_a_value():
