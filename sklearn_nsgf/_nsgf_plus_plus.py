@@ -140,8 +140,7 @@ class NSGFPlusPlus(BaseFlowTransport):
     model_ : FlowModel
         Everything that the fit learnt. The other attributes read it.
     sinkhorn_flow_ : SinkhornFlowTransport
-        The first phase as a fitted estimator, made anew at each access from the parameters as they are then.
-        Its time from 0 to 1 is 0 to 0.5 here.
+        The first phase, fitted, with the present parameters. Its time from 0 to 1 is 0 to 0.5 here.
     straight_flow_ : FlowMatchingTransport or None
         The second phase in the same way. For "direct" its time from 0 to 1 is 0.5 to 1 here; for "predicted"
         it is a flow of its own, from the source to the target. None if `fit` was interrupted before this
@@ -286,66 +285,40 @@ class NSGFPlusPlus(BaseFlowTransport):
         old_first, old_second = (None, None) if before is None else before.legs
         if old_second is not None and (old_second.time_predictor is None) != (self.transition == "direct"):
             old_second = None
+        blur = blur_in_units(self.blur, job.space.frame, auto_factor=AUTO_BLUR)
         paths = SinkhornPaths(
             n_blocks=self.n_flows,
             batch_size=self.flow_batch_size,
-            blur=blur_in_units(self.blur, job.space.frame, auto_factor=AUTO_BLUR),
+            blur=blur,
             n_steps=self.n_flow_steps,
             step_size=self.step_size,
             tol=self.sinkhorn_tol,
             n_jobs=self.n_jobs,
         )
-        name, architecture = type(self).__name__, self._architecture(job)
-        steps = self.n_sinkhorn_steps, self.solver
-        first, interrupted = learn_leg(
-            name, paths, architecture, steps, job, old_first, lambda leg: model_of(leg, old_second)
-        )
-        second = old_second
-        if not interrupted:
-            try:
-                second, interrupted = self._learn_straight(first, old_second, job, model_of)
-            except KeyboardInterrupt:
-                interrupted = True
-        return model_of(first, second), interrupted
-
-    def _learn_straight(
-        self, first: Leg, before: Leg | None, job: FitJob, model_of
-    ) -> tuple[Leg | None, bool]:
-        """Learn the second leg from where the first one ends, or from a predicted time on."""
-        is_direct = self.transition == "direct"
-        blur = blur_in_units(self.blur, job.space.frame, auto_factor=AUTO_BLUR)
-        paths = StraightPaths(
+        straight_paths = StraightPaths(
             n_blocks=self.n_couplings,
             batch_size=self.coupling_batch_size,
-            coupling=self.coupling if is_direct else "independent",
+            coupling=self.coupling if self.transition == "direct" else "independent",
             # Of a blur that falls, the last value.
             blur=float(np.ravel(blur)[-1]),
             n_jobs=self.n_jobs,
         )
-        if is_direct:
-            job = from_the_end_of(first, job, self.n_sinkhorn_steps, self.solver)
-            details = {"starts": choose_starts(job, before)}
-        else:
-            sizes, predictor = tuple(self.hidden_layer_sizes), None
-            if before is not None:
-                sizes, predictor = before.predictor_sizes, before.time_predictor
-            predictor, interrupted = learn_times(paths, sizes, job, predictor)
-            if interrupted:
-                return before, True
-            details = {"time_predictor": predictor, "predictor_sizes": sizes}
-        return learn_leg(
+        first, interrupted = learn_leg(
             type(self).__name__,
             paths,
-            self._architecture(job),
-            (self.n_straight_steps, self.solver),
+            architecture(self, job.space.layout.event_shape, job.space.classes.n_seen),
+            (self.n_sinkhorn_steps, self.solver),
             job,
-            before,
-            lambda leg: model_of(first, leg),
-            **details,
+            old_first,
+            lambda leg: model_of(leg, old_second),
         )
-
-    def _architecture(self, job: FitJob) -> dict:
-        return architecture(self, job.space.layout.event_shape, job.space.classes.n_seen)
+        second = old_second
+        if not interrupted:
+            try:
+                second, interrupted = _learn_straight(self, straight_paths, job, first, old_second, model_of)
+            except KeyboardInterrupt:
+                interrupted = True
+        return model_of(first, second), interrupted
 
     @property
     def sinkhorn_flow_(self) -> SinkhornFlowTransport:
@@ -354,7 +327,7 @@ class NSGFPlusPlus(BaseFlowTransport):
             SinkhornFlowTransport,
             self,
             0,
-            blur=self._blur_fraction(),
+            blur=_blur_of_phases(self),
             n_steps=self.n_sinkhorn_steps,
             # One for each of `n_flow_steps` would not fit.
             step_size=self.step_size if np.ndim(self.step_size) == 0 else "harmonic",
@@ -369,7 +342,7 @@ class NSGFPlusPlus(BaseFlowTransport):
             FlowMatchingTransport,
             self,
             1,
-            blur=float(np.ravel(self._blur_fraction())[-1]),
+            blur=float(np.ravel(_blur_of_phases(self))[-1]),
             coupling=self.coupling if self.time_predictor_ is None else "independent",
             n_steps=self.n_straight_steps,
         )
@@ -379,11 +352,6 @@ class NSGFPlusPlus(BaseFlowTransport):
         """The network that predicts the transition time."""
         leg = self.model_.legs[1]
         return None if leg is None else leg.time_predictor
-
-    def _blur_fraction(self):
-        """Parameter `blur` of the phases, whose own "auto" is another."""
-        is_auto = isinstance(self.blur, str)
-        return blur_fraction(self.blur, self.model_.space.frame, AUTO_BLUR) if is_auto else self.blur
 
     def transition_time(self, X, *, labels=None):
         """Time on the straight path at which each point goes over to the straight flow.
@@ -408,6 +376,12 @@ class NSGFPlusPlus(BaseFlowTransport):
         return self.model_.entry_times(X, codes, self._integration())
 
 
+def _blur_of_phases(whole: NSGFPlusPlus):
+    """The parameter `blur` of the phases, whose own "auto" is another."""
+    is_auto = isinstance(whole.blur, str)
+    return blur_fraction(whole.blur, whole.model_.space.frame, AUTO_BLUR) if is_auto else whole.blur
+
+
 def _as_estimator(kind: type, whole: NSGFPlusPlus, leg: int, **parameters):
     """One leg as an estimator of its own, with the parameters that it shares with the whole."""
     names = kind().get_params(deep=False)
@@ -415,3 +389,30 @@ def _as_estimator(kind: type, whole: NSGFPlusPlus, leg: int, **parameters):
     estimator = kind(**{**shared, **parameters})
     estimator.model_ = whole.model_.alone(leg)
     return estimator
+
+
+def _learn_straight(
+    est: NSGFPlusPlus, paths: StraightPaths, job: FitJob, first: Leg, before: Leg | None, model_of
+) -> tuple[Leg | None, bool]:
+    """Learn the second leg from where the first one ends, or from a predicted time on."""
+    if est.transition == "direct":
+        job = from_the_end_of(first, job, est.n_sinkhorn_steps, est.solver)
+        details = {"starts": choose_starts(job, before)}
+    else:
+        sizes, predictor = tuple(est.hidden_layer_sizes), None
+        if before is not None:
+            sizes, predictor = before.predictor_sizes, before.time_predictor
+        predictor, interrupted = learn_times(paths, sizes, job, predictor)
+        if interrupted:
+            return before, True
+        details = {"time_predictor": predictor, "predictor_sizes": sizes}
+    return learn_leg(
+        type(est).__name__,
+        paths,
+        architecture(est, job.space.layout.event_shape, job.space.classes.n_seen),
+        (est.n_straight_steps, est.solver),
+        job,
+        before,
+        lambda leg: model_of(first, leg),
+        **details,
+    )

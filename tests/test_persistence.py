@@ -388,7 +388,7 @@ print(est.sample(3, random_state=0).shape)
 )
 def test_data_on_a_disk_is_not_copied(tmp_path, name, dtype, arguments, params):
     """Half of the file's size is all the memory that a fit may take."""
-    n_columns, n_bytes = 256, 2**28
+    n_columns, n_bytes = 256, 3 * 2**27
     n_rows = n_bytes // (n_columns * np.dtype(dtype).itemsize)
     path = tmp_path / "X.dat"
     file = np.memmap(path, dtype=dtype, mode="w+", shape=(n_rows, n_columns))
