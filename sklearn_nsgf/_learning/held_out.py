@@ -89,13 +89,15 @@ class HeldOutDistance:
             if network is not None:
                 field = partial(_velocity, network.eval(), labels)
                 x = odeint(field, x, n_steps=self.n_steps, solver=self.solver)
-            distances.append(_distance(x.double(), y.double()))
+            # In float64, which not every device has.
+            distances.append(_distance(x.cpu().double(), y.cpu().double()))
         if network is not None:
             network.train(was_training)
-        weights = zip(self.shares, distances, strict=True)
+        value = sum(share * each.value for share, each in zip(self.shares, distances, strict=True))
         return Distance(
-            sum(share * each.value for share, each in zip(self.shares, distances, strict=True)),
-            *(np.concatenate(parts) for parts in zip(*(each[1:] for _, each in weights), strict=True)),
+            value,
+            np.concatenate([each.source_parts for each in distances]),
+            np.concatenate([each.target_parts for each in distances]),
         )
 
 
@@ -115,6 +117,4 @@ def _distance(x: Tensor, y: Tensor) -> Distance:
     within_x, within_y = (torch.cdist(each, each).sum(1) / max(1, len(each) - 1) for each in (x, y))
     to_y, to_x = between.mean(1), between.mean(0)
     value = 2 * to_y.mean() - within_x.mean() - within_y.mean()
-    return Distance(
-        value.item(), (2 * (to_y - within_x)).cpu().numpy(), (2 * (to_x - within_y)).cpu().numpy()
-    )
+    return Distance(value.item(), (2 * (to_y - within_x)).numpy(), (2 * (to_x - within_y)).numpy())

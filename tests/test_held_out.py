@@ -1,0 +1,77 @@
+"""What held-out rows say about a leg."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sklearn_nsgf._data.layout import Layout
+from sklearn_nsgf._data.rows import Sample, SampleRows
+from sklearn_nsgf._learning.held_out import Distance, HeldOutDistance
+from sklearn_nsgf._learning.strata import Side, Stratum, split_places
+from sklearn_nsgf.flow import ArraySampler
+from sklearn_nsgf.metrics import energy_distance
+
+
+class Shift(nn.Module):
+    def forward(self, t, x):
+        return torch.ones_like(x)
+
+
+def criterion_of(x, y, n_steps=3):
+    sides = [Side(ArraySampler(rows), float(len(rows))) for rows in (x, y)]
+    return HeldOutDistance(
+        [Stratum(*sides)], n_steps, "euler", are_seen=False, device=torch.device("cpu"), seed=0
+    )
+
+
+def test_the_distance_is_that_of_the_metrics():
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(n, 2)).astype(np.float32) for n in (60, 50))
+    criterion = criterion_of(x, y)
+    assert criterion(None).value == pytest.approx(energy_distance(x, y), rel=1e-5)
+    assert criterion(Shift()).value == pytest.approx(energy_distance(x + 1, y), rel=1e-5)
+
+
+def test_the_standard_error_is_that_of_fresh_samples():
+    """Of the gain of a shift, over a thousand pairs of samples; the parts of one pair tell it."""
+    rng = np.random.default_rng(0)
+    gains, errors = [], []
+    for _ in range(1000):
+        x, y = (rng.normal(size=(n, 1)).astype(np.float32) for n in (40, 60))
+        criterion = criterion_of(x, y + 1)
+        before, after = criterion(None), criterion(Shift())
+        gains.append(before.value - after.value)
+        parts = [mine - theirs for mine, theirs in zip(after[1:], before[1:], strict=True)]
+        errors.append(np.sqrt(sum(part.var() / (len(part) - 1) for part in parts)))
+    assert np.mean(errors) == pytest.approx(np.std(gains), rel=0.1)
+
+
+def test_a_gain_has_to_exceed_the_errors():
+    parts = np.arange(101.0)
+    first = Distance(1.0, parts, parts)
+    noisy = Distance(0.5, parts + 2 * (-1) ** np.arange(101), parts)
+    assert noisy.is_better_than(first, 2.0)
+    assert not noisy.is_better_than(first, 3.0)
+
+
+def test_held_out_rows_are_like_the_others():
+    """Of two far clusters each loses its share exactly, and every row is held out equally often."""
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(-10, 1, size=(160, 2)), rng.normal(10, 1, size=(40, 2))])
+    sample = Sample(SampleRows(X, Layout((2,))), None)
+    counts = np.zeros(200)
+    for seed in range(300):
+        training, held_out = split_places(sample, 0.2, seed)
+        assert sorted([*training, *held_out]) == list(range(200))
+        assert (held_out < 160).sum() == pytest.approx(32, abs=1)
+        counts[held_out] += 1
+    assert counts.sum() == 300 * 40
+    assert counts.min() > 30 and counts.max() < 95  # sixty each, with a deviation of seven
+
+
+def test_each_class_gives_its_share():
+    codes = np.repeat([0, 1, 2], [50, 20, 1])
+    sample = Sample(SampleRows(np.arange(71.0).reshape(-1, 1), Layout((1,))), codes)
+    _, held_out = split_places(sample, 0.2, 0)
+    assert np.bincount(codes[held_out], minlength=3).tolist() == [10, 4, 0]
