@@ -57,19 +57,24 @@ def make_generator(seed: int, device: torch.device) -> torch.Generator:
     return torch.Generator(device=device).manual_seed(seed)
 
 
+_rng_lock = threading.RLock()
+
+
 @contextmanager
 def isolated_rng(seed: int) -> Iterator[None]:
     """Seed torch's global CPU generator inside the block and restore it afterwards.
 
-    For code that draws from the global generator whatever one does: parameter initialisation.
+    For code that draws from the global generator whatever one does: parameter initialisation. One thread at a
+    time is inside.
     """
     generator = torch.default_generator
-    state = generator.get_state()
-    generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        generator.set_state(state)
+    with _rng_lock:
+        state = generator.get_state()
+        generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            generator.set_state(state)
 
 
 class _Setting(ContextDecorator):
@@ -82,7 +87,7 @@ class _Setting(ContextDecorator):
     outside: Any
 
     def __init__(self) -> None:
-        self.lock, self.n_inside = threading.Lock(), 0
+        self.lock, self.n_inside = threading.RLock(), 0
 
     def get(self) -> Any:
         raise NotImplementedError
@@ -102,6 +107,36 @@ class _Setting(ContextDecorator):
             self.n_inside -= 1
             if self.n_inside == 0:
                 self.set(self.outside)
+
+
+class _TrainingRng(_Setting):
+    """Restores torch's global CPU generator after trainings, which only dropout and the like draw from.
+
+    Trainings at the same time in several threads share it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = _rng_lock
+
+    def get(self) -> torch.Tensor:
+        return torch.default_generator.get_state()
+
+    def set(self, value: torch.Tensor | int) -> None:
+        if isinstance(value, int):
+            torch.default_generator.manual_seed(value)
+        else:
+            torch.default_generator.set_state(value)
+
+    @contextmanager
+    def seeded(self, seed: int) -> Iterator[None]:
+        with self.lock:
+            self.inside = seed
+            self.__enter__()
+        try:
+            yield
+        finally:
+            self.__exit__()
 
 
 class _ThreadBlocks(threading.local):
@@ -166,4 +201,4 @@ class _FullPrecision(_Setting):
             backend.matmul.fp32_precision = each
 
 
-one_thread, full_precision = _OneThread(), _FullPrecision()
+one_thread, full_precision, training_rng = _OneThread(), _FullPrecision(), _TrainingRng()

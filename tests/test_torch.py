@@ -1,9 +1,12 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
+from clouds import two_clouds
 
+from sklearn_nsgf import NSGFPlusPlus
 from sklearn_nsgf._torch import one_thread
 
 
@@ -81,3 +84,24 @@ def test_a_thread_that_was_left_with_one_takes_none_from_the_others():
         may_end.set()
         other.result()
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("transition", ["direct", "predicted"])
+def test_fits_at_the_same_time_are_those_of_one_after_the_other(transition):
+    """And torch's own generator is left as it was."""
+    source, target = two_clouds(60, 50)
+    options = {"n_flows": 2, "flow_batch_size": 32, "n_couplings": 4, "coupling_batch_size": 32}
+    small = {"hidden_layer_sizes": (16,), "max_iter": 60, "early_stopping": False, "n_jobs": 1}
+
+    def fit(seed):
+        est = NSGFPlusPlus(**options, **small, transition=transition, random_state=seed)
+        return est.fit(source, target).transform(source)
+
+    state = torch.get_rng_state()
+    expected = [fit(seed) for seed in range(3)]
+    for _ in range(3):
+        with ThreadPoolExecutor(6) as pool:
+            found = list(pool.map(fit, [0, 1, 2, 0, 1, 2]))
+        for each, one in zip(found, expected * 2, strict=True):
+            np.testing.assert_array_equal(each, one)
+        assert torch.equal(torch.get_rng_state(), state)
