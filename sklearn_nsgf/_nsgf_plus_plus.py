@@ -8,7 +8,6 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted, check_scalar
 
 from sklearn_nsgf._base import BaseFlowTransport
-from sklearn_nsgf._data.check import check_samples
 from sklearn_nsgf._data.frame import blur_fraction, blur_in_units
 from sklearn_nsgf._flow_matching import FlowMatchingTransport
 from sklearn_nsgf._learning.later_leg import choose_starts, from_the_end_of
@@ -370,9 +369,7 @@ class NSGFPlusPlus(BaseFlowTransport):
             flow ends.
         """
         check_is_fitted(self)
-        space = self.model_.space
-        X = check_samples(self, X, space.layout)
-        codes = space.classes.codes_of(labels, len(X), "rows of X")
+        X, codes = self._check_points(X, labels)
         return self.model_.entry_times(X, codes, self._integration())
 
 

@@ -113,11 +113,9 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         """
         check_is_fitted(self)
         self._check_container()
-        space = self.model_.space
-        samples = check_samples(self, X, space.layout)
         for name, t in {"t_start": t_start, "t_end": t_end}.items():
             check_times(t, name)
-        codes = space.classes.codes_of(labels, len(samples), "rows of X")
+        samples, codes = self._check_points(X, labels)
         how = self._integration(n_steps, solver)
         if return_path:
             return self.model_.path(samples, codes, t_start, t_end, how)
@@ -141,9 +139,7 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
             In units of the data: the distance a particle would travel at this speed from time 0 to 1.
         """
         check_is_fitted(self)
-        space = self.model_.space
-        X = check_samples(self, X, space.layout)
-        codes = space.classes.codes_of(labels, len(X), "rows of X")
+        X, codes = self._check_points(X, labels)
         return self.model_.velocity(X, codes, check_times(t, "t", len(X)), self._integration())
 
     def sample(self, n_samples=1, *, labels=None, random_state=None):
@@ -262,6 +258,12 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         for each in steps:
             check_scalar(each, "n_steps", Integral, min_val=1)
         return Integration(steps, self.solver if solver is None else solver, self.device)
+
+    def _check_points(self, X, labels):
+        """Samples and the classes that the network is told of them, None if it is told none."""
+        space = self.model_.space
+        X = check_samples(self, X, space.layout)
+        return X, space.classes.codes_of(labels, len(X), "rows of X")
 
     def _check_container(self) -> None:
         layout = self.model_.space.layout

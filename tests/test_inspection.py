@@ -375,8 +375,7 @@ def test_validation_losses_stand_at_their_steps_after_several_fits():
     assert list(steps) == [*range(2, 101, 2), *range(101, 151)]
     assert len(losses) == len(steps)
     steps, losses = display.validation_curves["SinkhornFlowTransport"]
-    assert list(steps) == sorted({*range(0, 101, 2), 13, 17, 23, 25, 31, 33} & set(steps))
-    assert steps[-1] == 100
+    assert list(steps) == list(range(0, 101, 2))
     assert len(losses) == len(steps)
 
 

@@ -157,6 +157,16 @@ def test_the_velocity_of_both_phases():
     np.testing.assert_allclose(together[400:401], est.velocity(source[400:401], times[400]), atol=1e-12)
 
 
+def test_a_step_of_euler_follows_the_velocity_of_its_phase():
+    """Exactly, where the frame stretches nothing on the way."""
+    est = NSGFPlusPlus(**FAST, frame="shift", early_stopping=False, random_state=0).fit(*two_clouds())
+    source, _ = two_clouds(seed=1)
+    path = est.integrate(source, return_path=True)
+    for k, t, step in [(0, 0.0, 0.25), (1, 0.25, 0.25), (2, 0.5, 0.1), (5, 0.8, 0.1)]:
+        one_step = path[k] + step * est.velocity(path[k], t)
+        np.testing.assert_allclose(one_step, path[k + 1], rtol=0, atol=1e-9)
+
+
 def test_the_way_back_of_direct():
     est = NSGFPlusPlus(**FAST, random_state=0).fit(*two_clouds())
     source, _ = two_clouds(seed=1)

@@ -83,6 +83,15 @@ def test_the_path_starts_at_the_source_and_ends_at_the_answer(fitted):
     np.testing.assert_allclose((soon - path[0]) / 1e-6, fitted.velocity(path[0], 0.0), rtol=0, atol=1e-4)
 
 
+def test_a_step_of_euler_follows_the_velocity():
+    """Exactly, where the frame stretches nothing on the way."""
+    source, target = two_clouds()
+    est = small(frame="shift", early_stopping=False).fit(source, target)
+    path = est.integrate(source[:20], return_path=True)
+    one_step = path[0] + est.velocity(path[0], 0.0) / est.n_steps
+    np.testing.assert_allclose(one_step, path[1], rtol=0, atol=1e-12)
+
+
 def test_velocities_at_times_of_their_own(fitted):
     source, _ = two_clouds(seed=1)
     t = np.linspace(0, 1, 30)

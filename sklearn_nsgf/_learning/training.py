@@ -114,8 +114,8 @@ def train_network(
     criterion : callable, optional
         What held-out rows say about a network, or about None where nothing moves. It is asked before the
         first step, often at first, and then at every evaluation. The best averaged network is kept if it is
-        better than no network by half a standard error. Training stops when there was no improvement for
-        `n_iter_no_change` looks and in half of the steps.
+        better than no network by ``0.5 + 5 / n`` standard errors, with n rows. Training stops when there was
+        no improvement for `n_iter_no_change` looks and in half of the steps.
     n_iter_no_change : int, default=10
     beats_network : bool, default=False
         Whether it is the network at the start that has to be beaten, by however little.
