@@ -8,7 +8,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
 from sklearn_nsgf._data.check import FlowData, check_flow_data
-from sklearn_nsgf._data.frame import find_frame
+from sklearn_nsgf._data.choice import find_frame
+from sklearn_nsgf._data.outliers import warn_of_outliers
 from sklearn_nsgf._data.space import Space
 from sklearn_nsgf._learning.learn import MAX_SEED, FitJob, learn_leg
 from sklearn_nsgf._learning.paths import Paths
@@ -191,9 +192,23 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
     def _new_space(self, data: FlowData) -> Space:
         per_feature = self.standardize and data.layout.picture_shape is None
         source = None if data.source is None else data.source.rows
-        frame = find_frame(source, data.target.rows, self.frame, per_feature=per_feature)
+        if self.frame == "quantile" and data.layout.picture_shape is not None:
+            raise ValueError(
+                "frame='quantile' is for rows, and X has images: expected 'auto', 'shift' or another frame."
+            )
+        frame = find_frame(
+            source,
+            data.target.rows,
+            self.frame,
+            per_feature=per_feature,
+            categorical=list(data.table.categories),
+        )
+        if data.layout.picture_shape is None:
+            for name, sample in (("source", data.source), ("target", data.target)):
+                if sample is not None:
+                    warn_of_outliers(sample.rows, name, data.table)
         dtypes = tuple(dtype.name for dtype in data.dtypes)
-        return Space(data.layout, frame, dtypes, data.classes, data.feature_names)
+        return Space(data.layout, frame, dtypes, data.classes, data.table)
 
     def _strata(self, data: FlowData, space: Space, seed: int) -> tuple[list[Stratum], list[Stratum]]:
         """The flows to train on and those to hold out."""

@@ -31,6 +31,7 @@ SHARED = {
     "n_iter_no_change": [COUNT],
     "label_mode": [StrOptions({"ignore", "condition", "couple"})],
     "frame": [StrOptions({"auto", *KINDS})],
+    "categorical_features": [None, StrOptions({"from_dtype"}), "array-like"],
     "standardize": ["boolean"],
     "image_shape": [None, "array-like"],
     "channel_axis": [None, Integral],

@@ -75,13 +75,21 @@ class SinkhornFlowTransport(SingleFlowTransport):
         network: `transform` and `sample` then take `labels`. "couple" sends the source points of a class only
         to target points of that class and hides the class from the network: new points need no label. With
         "couple", -1 marks an unlabelled row; its class comes from an entropic plan between the two samples.
-    frame : {"auto", "none", "shift", "scale", "linear"}, default="auto"
+    frame : {"auto", "none", "shift", "scale", "linear", "quantile"}, default="auto"
         Where the flow starts: what is known about source and target without a network. "linear" is the linear
         map between their means and covariances, "scale" the map between means and standard deviations,
         "shift" moves the mean, "none" leaves points where they are. The network learns the rest. For
         generation, "linear" gives the noise the covariance of the data; the others use its standard
-        deviations. "auto" is "linear" unless another one brings held-out rows closer to the target. With more
-        than 1 024 features it is "shift".
+        deviations. "quantile" reads each column as normal scores, by its own quantiles in either sample, and
+        starts at the linear map between those: marginals are right from the start, zeros, integers and bounds
+        come back exactly, and heavy tails cost nothing. "auto" reads columns as scores if their values repeat
+        or their tails are heavy, and is otherwise "linear", unless a simpler one brings held-out rows closer
+        to the target; with more than 1 024 features it is "shift". With `standardize=False`, and for images,
+        it reads no columns as scores.
+    categorical_features : "from_dtype", array-like of str, int or bool, or None, default="from_dtype"
+        Columns that hold categories: names, places or a mask. "from_dtype" takes those of a DataFrame with a
+        categorical or boolean dtype. They are encoded inside, read as scores whatever `frame` is, and come
+        back as the same categories. With categories in a DataFrame, answers are DataFrames.
     standardize : bool, default=True
         Whether each feature is scaled separately. If not, all features share one scale, and the transport
         minimises distances in the data's own geometry. Images always share one scale.
@@ -193,6 +201,7 @@ class SinkhornFlowTransport(SingleFlowTransport):
         n_iter_no_change=10,
         label_mode="ignore",
         frame="auto",
+        categorical_features="from_dtype",
         standardize=True,
         image_shape=None,
         channel_axis=None,
@@ -221,6 +230,7 @@ class SinkhornFlowTransport(SingleFlowTransport):
         self.n_iter_no_change = n_iter_no_change
         self.label_mode = label_mode
         self.frame = frame
+        self.categorical_features = categorical_features
         self.standardize = standardize
         self.image_shape = image_shape
         self.channel_axis = channel_axis

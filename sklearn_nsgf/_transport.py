@@ -10,6 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, check_scalar
 
 from sklearn_nsgf._data.check import check_samples, check_target, check_times
+from sklearn_nsgf._data.table import library_of
 from sklearn_nsgf._model.model import Integration
 from sklearn_nsgf._sklearn import in_container, output_container
 from sklearn_nsgf.domains import is_target, source_mask
@@ -54,16 +55,18 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         check_is_fitted(self)
         self._check_container()
         space = self.model_.space
-        X = check_samples(self, X, space.layout)
+        samples = check_samples(self, X, space)
         if sample_domain is None:
-            codes = space.classes.codes_of(labels, len(X), "rows of X")
-            return self.model_.transport(X, codes, 0.0, 1.0, self._integration())
-        is_source = source_mask(sample_domain, len(X))
-        answer = X.astype(space.answer_dtype(X.dtype, 1.0))
+            codes = space.classes.codes_of(labels, len(samples), "rows of X")
+            return self._answer(self.model_.transport(samples, codes, 0.0, 1.0, self._integration()), 1.0, X)
+        is_source = source_mask(sample_domain, len(samples))
+        answer = samples.astype(space.answer_dtype(samples.dtype, 1.0))
         if is_source.any():
-            codes = space.classes.codes_of(labels, len(X), "rows of X", is_source)
-            answer[is_source] = self.model_.transport(X[is_source], codes, 0.0, 1.0, self._integration())
-        return answer
+            codes = space.classes.codes_of(labels, len(samples), "rows of X", is_source)
+            answer[is_source] = self.model_.transport(
+                samples[is_source], codes, 0.0, 1.0, self._integration()
+            )
+        return self._answer(answer, 1.0, X)
 
     def inverse_transform(self, X, *, labels=None):
         """Transport points of the target back to the source.
@@ -119,7 +122,7 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         how = self._integration(n_steps, solver)
         if return_path:
             return self.model_.path(samples, codes, t_start, t_end, how)
-        return in_container(self, self.model_.transport(samples, codes, t_start, t_end, how), X)
+        return self._answer(self.model_.transport(samples, codes, t_start, t_end, how), t_end, X)
 
     def velocity(self, X, t, *, labels=None):
         """Velocity dx/dt of the flow.
@@ -172,7 +175,7 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
             codes = self.model_.draw_codes(n_samples, rng)
         else:
             codes = classes.codes_of(labels, n_samples, "points (n_samples)")
-        return in_container(self, self.model_.sample(n_samples, codes, self._integration(), rng))
+        return self._answer(self.model_.sample(n_samples, codes, self._integration(), rng), 1.0)
 
     def score(self, X, y=None, *, sample_domain=None, sample_weight=None):
         """Minus the energy distance between transported points and a target sample.
@@ -200,9 +203,9 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         if sample_weight is not None:
             raise ValueError("sample_weight must be None: the flow does not support weights.")
         space = self.model_.space
-        checked = check_samples(self, X, space.layout, ensure_min_samples=2)
+        checked = check_samples(self, X, space, ensure_min_samples=2)
         if is_target(y):
-            y = check_target(y, space.layout, space.feature_names, ensure_min_samples=2)
+            y = check_target(y, space.layout, space.table, ensure_min_samples=2)
         # A frame stays one, or `transform` would miss its names.
         X = X if hasattr(X, "columns") else checked
         return make_transport_scorer("energy_distance")(self, X, y, sample_domain=sample_domain)
@@ -246,7 +249,7 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
     @property
     def feature_names_in_(self):
         """Names of the features."""
-        names = self.model_.space.feature_names
+        names = self.model_.space.table.names
         if names is None:
             raise AttributeError("The data of the fit had no feature_names_in_.")
         return names
@@ -262,8 +265,17 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
     def _check_points(self, X, labels):
         """Samples and the classes that the network is told of them, None if it is told none."""
         space = self.model_.space
-        X = check_samples(self, X, space.layout)
+        X = check_samples(self, X, space)
         return X, space.classes.codes_of(labels, len(X), "rows of X")
+
+    def _answer(self, samples, t: float, X=None):
+        """Samples at time t in the container that is asked for; a frame where there are categories."""
+        table, container = self.model_.space.table, output_container(self)
+        if container == "default" and table.is_needed:
+            container = library_of(X) or table.library
+        if container == "default" or table.library is None:
+            return in_container(self, table.decode(samples), X)
+        return table.to_frame(samples, t, container, getattr(X, "index", None))
 
     def _check_container(self) -> None:
         layout = self.model_.space.layout

@@ -126,7 +126,7 @@ def any_array(y) -> np.ndarray:
 
 def is_target(y) -> bool:
     """Whether `y` is a target sample, and not None or labels of one dimension."""
-    return y is not None and any_array(y).ndim > 1
+    return y is not None and (hasattr(y, "columns") or any_array(y).ndim > 1)
 
 
 def source_mask(sample_domain, n_samples: int, *, require: tuple[str, ...] = ()) -> np.ndarray:
@@ -503,8 +503,18 @@ def _stack_samples(X_source, X_target):
             "same order. If only the order differs, pass X_target[list(X_source.columns)]."
         )
     if package.__name__ == "pandas":
-        return package.concat([X_source, X_target], ignore_index=True)
+        return package.concat(_with_shared_categories(package, X_source, X_target), ignore_index=True)
     return package.concat([X_source, X_target], how="vertical_relaxed")
+
+
+def _with_shared_categories(pandas, X_source, X_target) -> list:
+    """Both frames with the same categories in each categorical column: pandas would make them text."""
+    frames = [X_source, X_target]
+    for name in X_source.columns:
+        if all(isinstance(frame[name].dtype, pandas.CategoricalDtype) for frame in frames):
+            categories = X_source[name].cat.categories.union(X_target[name].cat.categories, sort=False)
+            frames = [frame.assign(**{name: frame[name].cat.set_categories(categories)}) for frame in frames]
+    return frames
 
 
 def _check_features(X_source, X_target) -> None:

@@ -349,10 +349,10 @@ class TransportDisplay:
         space = estimator.model_.space
         layout, X_target = space.layout, None
         if is_target(y):
-            y = check_target(y, layout, space.feature_names, ensure_min_samples=1)
+            y = check_target(y, layout, space.table, ensure_min_samples=1)
             X_target = layout.to_pictures(y)
         display = cls(
-            layout.to_pictures(check_samples(estimator, X, layout)),
+            layout.to_pictures(check_samples(estimator, X, space)),
             layout.to_pictures(estimator.integrate(X, labels=labels)),
             X_target,
             features=features,

@@ -392,9 +392,10 @@ def test_data_on_a_disk_is_not_copied(tmp_path, name, dtype, arguments, params):
     n_rows = n_bytes // (n_columns * np.dtype(dtype).itemsize)
     path = tmp_path / "X.dat"
     file = np.memmap(path, dtype=dtype, mode="w+", shape=(n_rows, n_columns))
-    block = np.random.default_rng(0).integers(0, 255, size=(2**12, n_columns)).astype(dtype)
-    for start in range(0, n_rows, len(block)):
-        file[start : start + len(block)] = block[: n_rows - start]
+    rng, n_at_once = np.random.default_rng(0), 2**12
+    for start in range(0, n_rows, n_at_once):
+        size = (min(n_at_once, n_rows - start), n_columns)
+        file[start : start + n_at_once] = rng.uniform(0, 255, size=size).astype(dtype)
     file.flush()
     del file
     known = {**SMALL, **FLOWS, **COUPLINGS, "n_jobs": 1, "pool_size": 1}

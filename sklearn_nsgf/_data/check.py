@@ -13,6 +13,7 @@ from sklearn_nsgf._data.labels import Classes, check_classes_in_both, check_labe
 from sklearn_nsgf._data.layout import Layout, find_layout, float_dtype
 from sklearn_nsgf._data.rows import Sample, SampleRows
 from sklearn_nsgf._data.space import Space
+from sklearn_nsgf._data.table import Table, find_table, library_of
 from sklearn_nsgf._sklearn import get_feature_names
 from sklearn_nsgf._warn import warn_caller
 from sklearn_nsgf.domains import UNLABELLED, any_array, is_target, source_mask
@@ -32,7 +33,7 @@ class FlowData(NamedTuple):
         Of source and target as they came.
     layout : Layout
     classes : Classes
-    feature_names : ndarray of shape (n_features,) or None
+    table : Table
     """
 
     source: Sample | None
@@ -40,7 +41,7 @@ class FlowData(NamedTuple):
     dtypes: tuple[np.dtype, np.dtype]
     layout: Layout
     classes: Classes
-    feature_names: np.ndarray | None
+    table: Table
 
 
 def check_flow_data(estimator: BaseEstimator, X, y, sample_domain, known: Space | None) -> FlowData:
@@ -70,13 +71,13 @@ def check_flow_data(estimator: BaseEstimator, X, y, sample_domain, known: Space 
     """
     mode = estimator.label_mode
     if known is None:
-        names = get_feature_names(X)
-        X = _check_numbers(X, "X", estimator=estimator, ensure_min_samples=2)
+        table = find_table(X, y if is_target(y) else None, estimator.categorical_features)
+        X = _check_numbers(X, "X", table, estimator=estimator, ensure_min_samples=2)
         layout = find_layout(X.shape[1:], estimator.image_shape, estimator.channel_axis)
         X = _floats_unless_image(X, layout)
     else:
-        names, layout = known.feature_names, known.layout
-        X = check_samples(estimator, X, layout, ensure_min_samples=2)
+        table, layout = known.table, known.layout
+        X = check_samples(estimator, X, known, ensure_min_samples=2)
     rows = SampleRows(X, layout)
     if is_target(y):
         if sample_domain is not None:
@@ -94,9 +95,9 @@ def check_flow_data(estimator: BaseEstimator, X, y, sample_domain, known: Space 
                 f"label_mode={mode!r} needs a class for each row, and y is the target sample here. Use "
                 "stack_domains(X_source, X_target, y_source, y_target) and fit(X, y, sample_domain=...)."
             )
-        y = check_target(y, layout, names, ensure_min_samples=2)
+        y = check_target(y, layout, table, ensure_min_samples=2)
         samples = Sample(rows, None), Sample(SampleRows(y, layout), None)
-        return FlowData(*samples, (X.dtype, y.dtype), layout, Classes(mode), names)
+        return FlowData(*samples, (X.dtype, y.dtype), layout, Classes(mode), table)
     given = None if y is None else any_array(y)
     labels = check_labels(given, len(X), mode)
     if given is not None and labels is None and layout.sample_shape == (1,):
@@ -109,7 +110,7 @@ def check_flow_data(estimator: BaseEstimator, X, y, sample_domain, known: Space 
                 "label_mode='couple' pairs the classes of a source and a target sample, and here is only "
                 "one: pass both in X, with sample_domain. For generation use label_mode='condition'."
             )
-        return FlowData(None, everything, (float_dtype(X.dtype), X.dtype), layout, classes, names)
+        return FlowData(None, everything, (float_dtype(X.dtype), X.dtype), layout, classes, table)
     samples = [everything.take(places) for places in _split_rows(sample_domain, len(X))]
     if labels is not None:
         check_classes_in_both(classes, *(sample.codes for sample in samples))
@@ -118,7 +119,7 @@ def check_flow_data(estimator: BaseEstimator, X, y, sample_domain, known: Space 
                 "All labels in y are -1, which means unlabelled: no row here has a known class. Pass rows "
                 "with labels among them."
             )
-    return FlowData(*samples, (X.dtype, X.dtype), layout, classes, names)
+    return FlowData(*samples, (X.dtype, X.dtype), layout, classes, table)
 
 
 def _warn_of_a_target(ignored: np.ndarray) -> None:
@@ -143,9 +144,12 @@ def _split_rows(sample_domain, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
     return places
 
 
-def check_samples(estimator: BaseEstimator, X, layout: Layout, **options) -> np.ndarray:
+def check_samples(estimator: BaseEstimator, X, space: Space, **options) -> np.ndarray:
     """Check samples of the user's shape for a fitted estimator: float32, float64, or uint8 images."""
-    samples = _check_numbers(X, "X", estimator=estimator, **options)
+    layout = space.layout
+    if library_of(X):
+        validate_data(estimator, X, reset=False, skip_check_array=True)
+    samples = _check_numbers(X, "X", space.table, estimator=estimator, **options)
     if len(layout.sample_shape) == 1:
         # The names and the number of features.
         validate_data(estimator, X, reset=False, skip_check_array=True)
@@ -158,10 +162,10 @@ def check_samples(estimator: BaseEstimator, X, layout: Layout, **options) -> np.
     return _floats_unless_image(X, layout)
 
 
-def check_target(y, layout: Layout, feature_names, *, ensure_min_samples: int) -> np.ndarray:
+def check_target(y, layout: Layout, table: Table, *, ensure_min_samples: int) -> np.ndarray:
     """Check a target sample against the features of X."""
     names = get_feature_names(y)
-    y = _check_numbers(y, "y (the target)", ensure_min_samples=ensure_min_samples)
+    y = _check_numbers(y, "y (the target)", table, ensure_min_samples=ensure_min_samples)
     if y.shape[1:] != layout.sample_shape:
         ours, theirs = (
             f"{shape[0]} features" if len(shape) == 1 else f"samples of shape {shape}"
@@ -172,39 +176,43 @@ def check_target(y, layout: Layout, feature_names, *, ensure_min_samples: int) -
             "sample, and source and target must have the same features. Two different spaces must "
             "be aligned first."
         )
-    if names is not None and feature_names is not None and list(names) != list(feature_names):
+    if names is not None and table.names is not None and list(names) != list(table.names):
         raise ValueError(
-            f"y (the target) has the columns {list(names)} and X has {list(feature_names)}: give both "
+            f"y (the target) has the columns {list(names)} and X has {list(table.names)}: give both "
             "the same columns in the same order."
         )
     return _floats_unless_image(y, layout)
 
 
-def _check_numbers(X, name: str, **options) -> np.ndarray:
-    """`check_array` with errors that name the columns."""
+def _check_numbers(X, name: str, table: Table, **options) -> np.ndarray:
+    """`check_array` of codes and numbers, with errors that name the columns."""
     if isinstance(X, np.ma.MaskedArray):
         raise ValueError(
             f"{name} is a masked array, and masked values would take part: expected complete rows. Pass "
             f"{name}.filled(...) with values that you trust, or leave out the rows with masked values."
         )
+    numbers = table.encode(X, name)
+    is_coded = numbers is not X
     try:
-        return check_array(X, input_name=name, **SAMPLE_OPTIONS, **options)
+        numbers = check_array(numbers, input_name=name, **SAMPLE_OPTIONS, **options)
     except (TypeError, ValueError) as error:
-        columns = _columns_to_blame(X)
+        columns = _columns_to_blame(X if numbers is X else numbers, table)
         if not columns:
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(
-            f"{error}\nIt is about the columns {columns} of {name}. Encode text and dates as numbers, and "
-            "impute missing values, for example with sklearn.impute.SimpleImputer, or leave the columns out."
+            f"{error}\nIt is about the columns {columns} of {name}. Give categories a categorical dtype, or "
+            "name them in categorical_features; encode dates as numbers; impute missing values, for example "
+            "with sklearn.impute.SimpleImputer, or leave the columns out."
         ) from error
+    return numbers if is_coded else table.encode_numbers(numbers, name)
 
 
-def _columns_to_blame(X) -> list:
+def _columns_to_blame(X, table: Table) -> list:
     """Names or numbers of the columns of a table that are not finite numbers."""
     if len(getattr(X, "shape", ())) != 2 or not hasattr(X, "__array__"):
         return []
-    names = list(getattr(X, "columns", range(X.shape[1])))
+    names = list(getattr(X, "columns", map(table.title, range(X.shape[1]))))
     columns = [X[name] for name in names] if hasattr(X, "columns") else list(np.asarray(X).T)
     return [name for name, column in zip(names, columns, strict=True) if not _is_finite(column)]
 

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn_nsgf._data.frame import Frame
 from sklearn_nsgf._data.labels import Classes
 from sklearn_nsgf._data.layout import Layout, float_dtype, to_dtype
+from sklearn_nsgf._data.table import Table
 
 
 class Space(NamedTuple):
@@ -21,14 +22,14 @@ class Space(NamedTuple):
     dtypes : (str, str)
         Of source and target as they came. Names, which skops knows.
     classes : Classes
-    feature_names : ndarray of shape (n_features,) or None
+    table : Table
     """
 
     layout: Layout
     frame: Frame
     dtypes: tuple[str, str]
     classes: Classes
-    feature_names: np.ndarray | None = None
+    table: Table
 
     def encode(self, X: np.ndarray, t) -> np.ndarray:
         """Samples as points of the flow whose centre is where it is at time t."""

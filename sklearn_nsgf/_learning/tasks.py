@@ -12,6 +12,7 @@ import numpy as np
 
 from sklearn_nsgf._data.check import FlowData
 from sklearn_nsgf._data.space import Space
+from sklearn_nsgf._data.table import Table
 from sklearn_nsgf._sklearn import has_callbacks
 
 # Rows of each sample that callbacks are given.
@@ -97,16 +98,21 @@ def _callback_samples(space: Space, data: FlowData) -> dict[str, Any]:
         X, source_codes = data.source.rows[places[0]], data.source.codes
     X, y = map(space.layout.to_samples, (X, y))
     if not space.classes.are_seen:
-        return {"X": _framed(X, space.feature_names), "y": y, "metadata": None}
+        y = _framed(y, space.table, 1.0) if space.table.is_needed else y
+        return {"X": _framed(X, space.table, 0.0), "y": y, "metadata": None}
     codes = np.concatenate([source_codes[places[0]], target.codes])
     return {
-        "X": _framed(np.concatenate([X, y]), space.feature_names),
+        "X": _framed(np.concatenate([X, y]), space.table, 1.0),
         "y": space.classes.labels[codes],
         "metadata": {"sample_domain": np.repeat([1, -1], [len(X), len(y)])},
     }
 
 
-def _framed(X: np.ndarray, names: np.ndarray | None):
+def _framed(X: np.ndarray, table: Table, t: float):
     """With the names of the features, where there are any and pandas is there."""
+    if table.is_needed:
+        return table.to_frame(X, t, table.library)
     pandas = sys.modules.get("pandas")
-    return X if names is None or pandas is None else pandas.DataFrame(X, columns=names)
+    return (
+        table.decode(X) if table.names is None or pandas is None else pandas.DataFrame(X, columns=table.names)
+    )

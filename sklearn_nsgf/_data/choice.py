@@ -1,0 +1,192 @@
+"""Finds the frame of two samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from sklearn_nsgf._data.charts import Charts, marginal_of
+from sklearn_nsgf._data.frame import Frame
+from sklearn_nsgf._data.moments import moments_of, some_rows
+from sklearn_nsgf._data.rows import SampleRows
+from sklearn_nsgf.flow._samplers import Rows, tree_order
+
+# Rows of each sample and folds from which the kind is chosen.
+CHOICE_ROWS, N_FOLDS = 1000, 5
+# Features of which correlations are estimated, at most.
+CORRELATED_FEATURES = 1024
+# Part of the values on either side that the centre and the unit of scores leave out.
+TRIM = 0.01
+# A column is read as scores if a value has this part of its rows, if so many rows share their value with
+# others, or if its deviation is that much larger than without the part that TRIM leaves out.
+LARGE_PART, SHARED_PART, LARGE_RATIO = 0.02, 0.5, 1.1
+
+
+class Columns(NamedTuple):
+    """How the columns are read.
+
+    Attributes
+    ----------
+    per_feature : bool
+        Whether each has a unit of its own.
+    are_categories, are_scores : bool ndarray of shape (n_features,)
+        Codes of categories; and, these among them, columns with normal scores in place of values.
+    """
+
+    per_feature: bool
+    are_categories: np.ndarray
+    are_scores: np.ndarray
+
+
+def find_frame(
+    source: SampleRows | None,
+    target: SampleRows,
+    kind: str,
+    *,
+    per_feature: bool,
+    categorical: Sequence[int] = (),
+) -> Frame:
+    """The frame of two samples, chosen if `kind` is "auto".
+
+    Parameters
+    ----------
+    source : SampleRows or None
+        None for a normal source.
+    target : SampleRows
+    kind : {"auto", "none", "shift", "scale", "linear", "quantile"}
+    per_feature : bool
+        Whether each feature has a unit of its own.
+    categorical : sequence of int
+        Columns of codes, which are always read as scores.
+    """
+    are_categories = np.zeros(target[:1].shape[1], dtype=bool)
+    are_categories[list(categorical)] = True
+    columns = Columns(per_feature, are_categories, are_categories)
+    if kind == "auto":
+        if per_feature:
+            columns = columns._replace(are_scores=are_categories | _are_unlike_normal(source, target))
+        kind = _choose(source, target, columns)
+    return _frame_of(source, target, kind, columns)
+
+
+def _are_unlike_normal(source: Rows | None, target: Rows) -> np.ndarray:
+    """Columns that repeat values or have far ones, in either sample, and vary in the target."""
+    clouds = [some_rows(each) for each in (source, target) if each is not None]
+    unlike = [[_is_unlike_normal(values) for values in cloud.T] for cloud in clouds]
+    return np.any(unlike, axis=0) & (np.ptp(clouds[-1], axis=0) > 0)
+
+
+def _is_unlike_normal(values: np.ndarray) -> bool:
+    _, counts = np.unique(values, return_counts=True)
+    repeated = counts[counts > 1]
+    if len(counts) == 1:
+        return False
+    if repeated.sum() >= SHARED_PART * len(values) or repeated.max(initial=0) >= LARGE_PART * len(values):
+        return True
+    deviations = values.astype(np.float64) - np.median(values)
+    deviations /= np.abs(deviations).max()
+    trimmed = np.clip(deviations, *np.quantile(deviations, [TRIM, 1 - TRIM]))
+    return bool(deviations.std() > LARGE_RATIO * trimmed.std())
+
+
+def _frame_of(source: Rows | None, target: Rows, kind: str, columns: Columns) -> Frame:
+    n_features = len(columns.are_scores)
+    places = np.flatnonzero(columns.are_scores | (kind == "quantile"))
+    correlated = kind in ("linear", "quantile") and n_features <= CORRELATED_FEATURES
+    charts, ends = None, [(target, 1)] if source is None else [(source, 0), (target, 1)]
+    if len(places):
+        are_categories = columns.are_categories[places]
+        charts = _charts_of(source, target, places, are_categories, is_shared=kind == "none")
+    moments = [
+        moments_of(
+            sample,
+            with_correlation=correlated,
+            encode=charts and partial(charts.encode, t=t),
+            columns=places,
+        )
+        for sample, t in ends
+    ]
+    return Frame(moments[0], moments[-1], kind=kind, per_feature=columns.per_feature, charts=charts)
+
+
+def _charts_of(
+    source: Rows | None, target: Rows, places: np.ndarray, are_categories: np.ndarray, *, is_shared: bool
+) -> Charts:
+    """Charts of some columns; one for both samples, if they are not to move."""
+    clouds = [some_rows(each)[:, places] for each in (source, target) if each is not None]
+    if is_shared and source is not None:
+        clouds = [np.concatenate(clouds)] * 2
+    marginals = [[marginal_of(values) for values in cloud.T] for cloud in clouds]
+    if source is None:
+        # Normal, but for categories: there is nothing between them.
+        marginals = [
+            [
+                each if is_category else None
+                for each, is_category in zip(*marginals, are_categories, strict=True)
+            ],
+            *marginals,
+        ]
+    trimmed = _trimmed(clouds[-1])
+    units = trimmed.std(axis=0)
+    centres, units = trimmed.mean(axis=0), np.where(units > 0, units, 1.0)
+    return Charts(places, marginals[0], marginals[-1], centres, units, are_categories)
+
+
+def _trimmed(values: np.ndarray) -> np.ndarray:
+    low, high = np.quantile(values, [TRIM, 1 - TRIM], axis=0)
+    return np.clip(values, low, high, dtype=np.float64)
+
+
+def _choose(source: SampleRows | None, target: SampleRows, columns: Columns) -> str:
+    """The kind of frame that brings held-out rows of the source nearest to those of the target.
+
+    "linear", unless a simpler one is better by more than a standard error over the folds. "quantile" is not
+    among them: it often starts nearer to the target, but scores close the gaps between clusters, which a
+    network then has to open again.
+    """
+    if len(columns.are_scores) > CORRELATED_FEATURES:
+        return "shift"
+    if source is None:
+        return "linear"
+    kinds = ("none", "shift", "scale", "linear")
+    rng = np.random.RandomState(0)
+    clouds = [cloud[np.sort(rng.permutation(len(cloud))[:CHOICE_ROWS])] for cloud in (source, target)]
+    if min(map(len, clouds)) < 2 * N_FOLDS:
+        return "shift"
+    folds = [_folds(cloud, rng) for cloud in clouds]
+    distances = np.empty((N_FOLDS, len(kinds)))
+    for k in range(N_FOLDS):
+        training, test = (
+            [cloud[choose(fold, k)] for cloud, fold in zip(clouds, folds, strict=True)]
+            for choose in (np.not_equal, np.equal)
+        )
+        unit = _trimmed(training[1]).std(axis=0)
+        unit = np.where(unit > 0, unit, 1.0) if columns.per_feature else unit.max() or 1.0
+        for j, kind in enumerate(kinds):
+            frame = _frame_of(*training, kind, columns)
+            moved = frame.decode(frame.encode(test[0], 0.0), 1.0, float)
+            distances[k, j] = _distance(moved / unit, test[1] / unit)
+    gains = distances[:, -1:] - distances
+    mean, error = gains.mean(axis=0), gains.std(axis=0, ddof=1) / np.sqrt(N_FOLDS)
+    # Of equal ones the last.
+    return kinds[np.where(mean > error, mean, 0)[::-1].argmax() * -1 - 1]
+
+
+def _folds(cloud: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+    """Number of the fold of each row: neighbours are in different ones, so that all folds are alike."""
+    std = cloud.std(axis=0)
+    order = tree_order(np.divide(cloud, std, where=std > 0, out=np.zeros_like(cloud)))
+    folds = np.empty(len(cloud), dtype=int)
+    for start in range(0, len(cloud), N_FOLDS):
+        group = order[start : start + N_FOLDS]
+        folds[group] = rng.permutation(N_FOLDS)[: len(group)]
+    return folds
+
+
+def _distance(X: np.ndarray, Y: np.ndarray) -> float:
+    """Energy distance less the part that all candidates share."""
+    return 2 * cdist(X, Y).mean() - cdist(X, X).sum() / (len(X) * (len(X) - 1))

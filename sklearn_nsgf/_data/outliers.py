@@ -1,0 +1,47 @@
+"""Values that lie so far from all others that they are probably mistakes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sklearn_nsgf._data.moments import some_rows
+from sklearn_nsgf._data.rows import SampleRows
+from sklearn_nsgf._data.table import Table
+from sklearn_nsgf._warn import warn_caller
+
+# At most this part of the rows, that many times farther from the median than the farthest of the others, and
+# that many times the spread of the middle half away.
+LARGEST_PART, GAP, N_SPREADS = 0.05, 10.0, 10.0
+# With fewer rows there is no telling.
+MIN_ROWS = 20
+
+
+def warn_of_outliers(rows: SampleRows, name: str, table: Table) -> None:
+    """Warn of each column with a handful of values far away from all others."""
+    cloud = some_rows(rows)
+    for place, values in enumerate(cloud.T):
+        far = None if place in table.categories else far_values(values)
+        if far is not None:
+            warn_caller(
+                f"The column {table.title(place)!r} of the {name} has {len(far)} of {len(cloud)} values far "
+                f"away from all others, such as {far[0]:g}. They decide its mean and its deviation. If they "
+                "are mistakes or stand for missing values, leave these rows out or impute them; if they are "
+                "right, use frame='quantile', in which they count no more than others.",
+                UserWarning,
+            )
+
+
+def far_values(values: np.ndarray) -> np.ndarray | None:
+    """Those beyond a gap, the farthest first; None if there are none."""
+    if len(values) < MIN_ROWS:
+        return None
+    low, median, high = np.quantile(values.astype(np.float64), [0.25, 0.5, 0.75])
+    order = np.argsort(-np.abs(values - median))
+    distances = np.abs(values - median)[order]
+    n_most = int(LARGEST_PART * len(values))
+    is_gap = distances[:n_most] > GAP * distances[1 : n_most + 1]
+    is_gap &= distances[:n_most] > N_SPREADS * (high - low)
+    # Where nothing varies, a rare value is only rare.
+    if high == low or not is_gap.any():
+        return None
+    return values[order[: np.flatnonzero(is_gap)[-1] + 1]]

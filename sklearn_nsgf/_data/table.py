@@ -1,0 +1,291 @@
+"""A table of a user: its categories become codes, and answers become a table again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import issparse
+
+from sklearn_nsgf._sklearn import get_feature_names
+
+# Of pandas and of polars.
+CATEGORICAL_DTYPES = {"category", "bool", "boolean", "Categorical", "Enum", "Boolean"}
+
+
+class Table(NamedTuple):
+    """What is known of the columns of two samples, besides numbers.
+
+    Attributes
+    ----------
+    library : {"pandas", "polars"} or None
+        None for arrays.
+    names : ndarray of str, or None
+    n_columns : int
+    categories : dict of int to ndarray
+        Values of each categorical column, in the order of their codes.
+    dtypes : (list of str, list of str)
+        Of the columns of source and target; empty for arrays.
+    """
+
+    library: str | None = None
+    names: np.ndarray | None = None
+    n_columns: int = 0
+    categories: dict[int, np.ndarray] = {}
+    dtypes: tuple[list[str], list[str]] = ([], [])
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether an array of floats cannot hold an answer: a frame has categories."""
+        return self.library is not None and bool(self.categories)
+
+    def encode(self, X, name: str):
+        """A frame or an array of objects as floats, with codes in place of categories; else X itself."""
+        is_mixed = library_of(X) or getattr(X, "dtype", None) == object or _is_mixed(X)
+        if not self.categories or not is_mixed:
+            return X
+        X = _as_table(X)
+        if X.shape[1:] != (self.n_columns,):
+            # Not what was fitted: whoever checks the numbers says so.
+            return X
+        titles = [f"column {self.title(place)!r} of {name}" for place in range(X.shape[1])]
+        return np.column_stack(
+            [
+                self._codes(place, title, _column(X, place))
+                if place in self.categories
+                else _floats(_column(X, place), title)
+                for place, title in enumerate(titles)
+            ]
+        )
+
+    def encode_numbers(self, X: np.ndarray, name: str) -> np.ndarray:
+        """An array of numbers with codes in place of categories."""
+        if self.categories and X.shape[1:] == (self.n_columns,):
+            X = X.copy()
+            for place in self.categories:
+                X[:, place] = self._codes(place, f"column {self.title(place)!r} of {name}", X[:, place])
+        return X
+
+    def title(self, place: int):
+        """Name or number of a column."""
+        return place if self.names is None else self.names[place]
+
+    def decode(self, rows: np.ndarray) -> np.ndarray:
+        """Rows with categories in place of codes, for arrays."""
+        if not self.categories:
+            return rows
+        values = {place: self._values(rows, place) for place in self.categories}
+        numeric = all(each.dtype.kind in "biuf" for each in self.categories.values())
+        answer = rows.astype(rows.dtype if numeric else object)
+        for place, column in values.items():
+            answer[:, place] = column
+        return answer
+
+    def to_frame(self, rows: np.ndarray, t: float, library: str, index=None):
+        """Rows at time t as a frame, with the types of the nearer sample; in between, numbers are floats."""
+        package = sys.modules[library]
+        dtypes = self.dtypes[int(t >= 0.5)] if library == self.library else []
+        columns = {
+            str(self.title(place)): self._series(
+                package, rows, place, dtypes[place] if dtypes else None, t in (0, 1)
+            )
+            for place in range(rows.shape[1])
+        }
+        return package.DataFrame(columns) if library == "polars" else package.DataFrame(columns, index=index)
+
+    def _codes(self, place: int, title: str, column) -> np.ndarray:
+        found, inverse = _distinct(column, title)
+        categories = self.categories[place].tolist()
+        codes = {value: code for code, value in enumerate(categories)}
+        unknown = [value for value in found.tolist() if value not in codes]
+        if unknown:
+            raise ValueError(
+                f"The {title} has the categories {unknown[:5]}, which the fit has not seen; expected some of "
+                f"{categories[:10]}. Fit with rows of them, or leave these rows out."
+            )
+        return np.array([codes[value] for value in found.tolist()], dtype=np.float64)[inverse]
+
+    def _values(self, rows: np.ndarray, place: int) -> np.ndarray:
+        categories = self.categories[place]
+        codes = np.clip(np.rint(rows[:, place]), 0, len(categories) - 1)
+        return categories[codes.astype(int)]
+
+    def _series(self, package, rows: np.ndarray, place: int, dtype: str | None, is_end: bool):
+        if place in self.categories:
+            return _category_series(package, self._values(rows, place), self.categories[place], dtype)
+        values = rows[:, place]
+        if not is_end or dtype is None or "int" not in dtype.lower():
+            return values
+        integers = np.rint(values).astype(np.int64)
+        if package.__name__ == "polars":
+            return package.Series(integers).cast(getattr(package, dtype))
+        return package.Series(integers).astype(dtype).array
+
+
+def _category_series(package, values: np.ndarray, categories: np.ndarray, dtype: str | None):
+    if package.__name__ == "polars":
+        kinds = {
+            "Categorical": package.Categorical,
+            "Enum": package.Enum(categories.tolist()) if dtype == "Enum" else None,
+        }
+        return package.Series(values.tolist(), dtype=kinds.get(dtype))
+    if dtype == "category":
+        return package.Categorical(values, categories=categories)
+    return package.Series(values).astype(dtype or values.dtype).array
+
+
+def library_of(X) -> str | None:
+    """pandas or polars, if `X` is a frame of it; neither is imported for this."""
+    for name in ("pandas", "polars"):
+        package = sys.modules.get(name)
+        if package is not None and isinstance(X, package.DataFrame):
+            return name
+    return None
+
+
+def find_table(X, y, categorical_features) -> Table:
+    """What is to be known of the columns of two samples; `y` is None if there is only one.
+
+    Parameters
+    ----------
+    X, y : array-like or frame
+    categorical_features : None, "from_dtype", or sequence of names, places or booleans
+
+    Raises
+    ------
+    ValueError
+        If it does not fit the columns, or a category is missing.
+    """
+    samples = [each if issparse(each) else _as_table(each) for each in (X, y) if each is not None]
+    dtypes = [
+        [_dtype_name(each, place) for place in range(each.shape[1])] if library_of(each) else []
+        for each in samples
+    ]
+    table = Table(library_of(X), get_feature_names(X), dtypes=(dtypes[0], dtypes[-1]))
+    if any(issparse(each) or len(each.shape) < 2 or 0 in each.shape for each in samples):
+        # Whoever checks the numbers says so.
+        return table
+    places = set(_given_places(samples[0], table, categorical_features))
+    if isinstance(categorical_features, str):
+        places = {
+            place
+            for each in samples
+            if library_of(each)
+            for place in range(each.shape[1])
+            if _base_dtype(_column(each, place).dtype) in CATEGORICAL_DTYPES
+        }
+    if samples[0].shape[1:] != samples[-1].shape[1:]:
+        return table
+    categories = {
+        place: _categories([_column(each, place) for each in samples], f"column {table.title(place)!r}")
+        for place in sorted(places)
+    }
+    return table._replace(n_columns=samples[0].shape[1], categories=categories)
+
+
+def _given_places(X, table: Table, given) -> list[int]:
+    """Places of categorical columns from names, places or a mask."""
+    if given is None or isinstance(given, str) or len(given) == 0:
+        return []
+    if len(X.shape) > 2:
+        raise ValueError(
+            "categorical_features is for tables, and X holds images; expected None or 'from_dtype'."
+        )
+    n_columns, wrong = X.shape[1], None
+    given = np.asarray(given)
+    if given.dtype == bool and given.shape == (n_columns,):
+        return np.flatnonzero(given).tolist()
+    if given.dtype.kind in "iu" and given.ndim == 1:
+        wrong = [place for place in given.tolist() if not -n_columns <= place < n_columns]
+        if not wrong:
+            return [place % n_columns for place in given.tolist()]
+    if given.dtype.kind in "UO" and given.ndim == 1:
+        names = [] if table.names is None else table.names.tolist()
+        wrong = [name for name in given.tolist() if name not in names]
+        if not wrong:
+            return [names.index(name) for name in given.tolist()]
+    found, columns = given.tolist() if wrong is None else wrong, f"0 to {n_columns - 1}"
+    if table.names is not None:
+        columns = table.names.tolist()
+    raise ValueError(
+        f"categorical_features has {found}, and X has the columns {columns}; expected their names or places, "
+        "a mask, 'from_dtype' or None."
+    )
+
+
+def _as_table(X):
+    return (
+        X
+        if library_of(X) or isinstance(X, np.ndarray)
+        else np.asarray(X, dtype=object if _is_mixed(X) else None)
+    )
+
+
+def _is_mixed(X) -> bool:
+    """Whether NumPy would turn the numbers of a list into text."""
+    return isinstance(X, (list, tuple)) and any(isinstance(each, str) for row in X for each in np.ravel(row))
+
+
+def _column(X, place: int):
+    return X.iloc[:, place] if library_of(X) == "pandas" else X[:, place]
+
+
+def _dtype_name(X, place: int) -> str:
+    return _base_dtype(_column(X, place).dtype)
+
+
+def _base_dtype(dtype) -> str:
+    """Name of a dtype, without the parameters that polars' have."""
+    return str(dtype.base_type() if hasattr(dtype, "base_type") else dtype)
+
+
+def _categories(columns: Sequence, title: str) -> np.ndarray:
+    """All values, in the order of a categorical dtype or sorted."""
+    values: list = []
+    for column in columns:
+        if _base_dtype(column.dtype) == "category":
+            found = column.cat.categories.to_numpy()
+        elif _base_dtype(column.dtype) == "Enum":
+            found = column.dtype.categories.to_numpy()
+        else:
+            found = _distinct(column, title)[0]
+        values += [value for value in found.tolist() if value not in values]
+    as_array = np.array(values)
+    return as_array if as_array.dtype.kind in "biuf" else np.array(values, dtype=object)
+
+
+def _distinct(column, title: str) -> tuple[np.ndarray, np.ndarray]:
+    """Values of a categorical column, none of them missing, and the place of each row's among them."""
+    values = column.to_numpy() if hasattr(column, "to_numpy") else np.asarray(column)
+    if values.dtype.kind == "f":
+        missing = np.isnan(values)
+    elif values.dtype == object:
+        missing = np.array([value is None or value != value for value in values.tolist()], dtype=bool)
+    else:
+        missing = np.zeros(len(values), dtype=bool)
+    if missing.any():
+        raise ValueError(
+            f"The {title} has {missing.sum()} missing values (NaN or None); expected a category in each row. "
+            "Give them a category of their own, such as 'unknown', or impute them, for example with "
+            "sklearn.impute.SimpleImputer(strategy='most_frequent')."
+        )
+    try:
+        return np.unique(values, return_inverse=True)
+    except TypeError as error:
+        raise TypeError(
+            f"The {title} has values of several kinds ({error}): the argument must be a string or a number, "
+            "the same in all rows."
+        ) from error
+
+
+def _floats(column, title: str) -> np.ndarray:
+    values = column.to_numpy() if hasattr(column, "to_numpy") else np.asarray(column)
+    try:
+        return values.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"The {title} has values that are not numbers ({error}). If they are categories, name it in "
+            "categorical_features, or give it a categorical dtype; encode dates as numbers."
+        ) from error
