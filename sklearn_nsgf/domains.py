@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.sparse import issparse
 from sklearn import get_config
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_regressor
 from sklearn.model_selection import BaseCrossValidator, StratifiedKFold
 from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
@@ -19,11 +19,14 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from sklearn_nsgf._sklearn import check_method_params, safe_indexing
+from sklearn_nsgf._warn import warn_caller
 
 __all__ = ["DomainKFold", "SourceOnly", "split_domains", "stack_domains"]
 
 SOURCE, TARGET = 1, -2
 UNLABELLED = -1
+# NumPy turns -1 among strings into text.
+UNLABELLED_MARKS = (UNLABELLED, str(UNLABELLED))
 
 
 def stack_domains(X_source, X_target, y_source=None, y_target=None):
@@ -37,15 +40,16 @@ def stack_domains(X_source, X_target, y_source=None, y_target=None):
         arrays are read into memory.
     y_source : array-like of shape (n_source,), default=None
     y_target : array-like of shape (n_target,), default=None
-        Labels. If only one side has them, the rows of the other get -1. The labels must then be integers,
-        and none of them -1.
+        Labels, or values of a regression. If only one side has them, the rows of the other get a placeholder:
+        -1 beside integers and strings, as in `sklearn.semi_supervised`, and NaN beside floats. An integer -1
+        among the labels means unlabelled, too.
 
     Returns
     -------
     X : ndarray or DataFrame of shape (n_source + n_target, n_features), or images
         The source, then the target. Equal dtypes are kept; a pandas DataFrame gets a new index.
     y : ndarray of shape (n_source + n_target,) or None
-        None if there are no labels at all.
+        None if there are no labels at all. Strings with placeholders have the dtype object.
     sample_domain : ndarray of shape (n_source + n_target,)
         1 for the source and -2 for the target, which are also skada's numbers.
 
@@ -62,6 +66,8 @@ def stack_domains(X_source, X_target, y_source=None, y_target=None):
     >>> X, y, sample_domain = stack_domains([[0.0], [1.0]], [[5.0]], y_source=[3, 4])
     >>> X.ravel(), y, sample_domain
     (array([0., 1., 5.]), array([ 3,  4, -1]), array([ 1,  1, -2]))
+    >>> stack_domains([[0.0], [1.0]], [[5.0]], y_source=["cat", "dog"])[1]
+    array(['cat', 'dog', -1], dtype=object)
     """
     X = _stack_samples(X_source, X_target)
     n_source, n_target = len(X_source), len(X_target)
@@ -71,9 +77,9 @@ def stack_domains(X_source, X_target, y_source=None, y_target=None):
     y_source = _check_labels(y_source, n_source, "y_source", "y_target")
     y_target = _check_labels(y_target, n_target, "y_target", "y_source")
     if y_source is None:
-        y_source, y_target = np.full(n_source, UNLABELLED), _as_integers(y_target, "y_target", "y_source")
+        y_target, y_source = _with_placeholders(y_target, n_source, "y_target", "y_source")
     elif y_target is None:
-        y_source, y_target = _as_integers(y_source, "y_source", "y_target"), np.full(n_target, UNLABELLED)
+        y_source, y_target = _with_placeholders(y_source, n_target, "y_source", "y_target")
     return X, _concatenate(y_source, y_target, "y_source", "y_target"), sample_domain
 
 
@@ -112,8 +118,7 @@ def split_domains(X, sample_domain, y=None):
     is_source = source_mask(sample_domain, X.shape[0], require=("source", "target"))
     parts = [safe_indexing(X, rows) for rows in (np.flatnonzero(is_source), np.flatnonzero(~is_source))]
     if y is not None:
-        if len(y) != len(is_source):
-            raise ValueError(f"y has {len(y)} entries and X has {len(is_source)} rows; expected as many.")
+        _check_n_labels(y, len(is_source))
         parts += [safe_indexing(y, rows) for rows in (np.flatnonzero(is_source), np.flatnonzero(~is_source))]
     return tuple(parts)
 
@@ -127,6 +132,29 @@ def any_array(y) -> np.ndarray:
 def is_target(y) -> bool:
     """Whether `y` is a target sample, and not None or labels of one dimension."""
     return y is not None and (hasattr(y, "columns") or any_array(y).ndim > 1)
+
+
+def is_unlabelled(y, marks=UNLABELLED_MARKS) -> np.ndarray:
+    """Which rows have no label.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+    marks : tuple
+        Labels that stand for none, beside None and NaN.
+
+    Returns
+    -------
+    unlabelled : bool ndarray of shape (n_samples,)
+    """
+    labels = any_array(y)
+    # It equals nothing, itself included, and its comparisons have no truth value.
+    pandas_na = getattr(sys.modules.get("pandas"), "NA", None)
+
+    def is_none(label) -> bool:
+        return label is None or label is pandas_na or label != label or label in marks
+
+    return np.array([any(map(is_none, row)) for row in labels.reshape(len(labels), -1).tolist()])
 
 
 def source_mask(sample_domain, n_samples: int, *, require: tuple[str, ...] = ()) -> np.ndarray:
@@ -290,20 +318,29 @@ def _inner_has(method: str) -> Callable[[SourceOnly], bool]:
 
 
 class SourceOnly(MetaEstimatorMixin, BaseEstimator):
-    """Classifier or regressor that learns from the rows of the source alone.
+    """Classifier or regressor that learns from the rows of the source alone, for the rows of the target.
 
-    Use it as the last step of a domain adaptation pipeline. The transport before it moves the source onto the
-    target. Labels of target rows, often only placeholders, are never read.
+    A `transport` moves the rows of the source onto the target, and `estimator` learns from the moved rows and
+    their labels. The rows to predict are the target's, and are not moved. Labels of target rows, often only
+    placeholders, are never learnt from.
 
     Parameters
     ----------
     estimator : estimator
         Classifier or regressor. It is cloned.
+    transport : estimator, default=None
+        One of this package, or another whose `fit` takes `sample_domain` and whose `transform` moves rows of
+        the source to the units of the target. It is cloned and fitted to the rows of both samples. With
+        ``label_mode="condition"`` or ``"couple"`` it is given the labels. A scaler is a step before
+        `SourceOnly`, not a part of the transport. By default the rows of the source are taken as they are:
+        an earlier step of the pipeline has moved them.
 
     Attributes
     ----------
     estimator_ : estimator
         The fitted clone.
+    transport_ : estimator or None
+        The fitted clone of `transport`.
     classes_ : ndarray of shape (n_classes,)
         Labels of the source, if `estimator` is a classifier.
     n_features_in_ : int
@@ -311,43 +348,51 @@ class SourceOnly(MetaEstimatorMixin, BaseEstimator):
     feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, if `estimator_` has them.
 
+    Notes
+    -----
+    A search needs metadata routing, to pass `sample_domain` to `fit`, `score` and the splitter, and no
+    `scoring`: `score` leaves out the rows without a label. scikit-learn's own scorers ("accuracy") pass no
+    `sample_domain` and count placeholders as errors; they are for rows of the target that all have labels.
+
+    Without `transport`, in a pipeline behind one, new rows of the target have to be marked as such, or that
+    transport moves them: ``pipeline.predict(X, sample_domain=np.full(len(X), -2))``.
+
     Examples
     --------
     >>> import numpy as np
     >>> from sklearn.neighbors import KNeighborsClassifier
-    >>> from sklearn_nsgf.domains import SourceOnly
-    >>> X, y, sample_domain = [[0.0], [1.0], [0.1]], [7, 8, -1], [1, 1, -2]
-    >>> SourceOnly(KNeighborsClassifier(1)).fit(X, y, sample_domain=sample_domain).predict([[0.1]])
-    array([7])
-
-    In a pipeline, after ``sklearn.set_config(enable_metadata_routing=True)``, mark new target rows as such.
-    Otherwise the transport moves them like source rows::
-
-        pipeline = make_pipeline(SinkhornFlowTransport(), SourceOnly(KNeighborsClassifier(1)))
-        pipeline.fit(X, y, sample_domain=sample_domain)
-        pipeline.predict(X_target, sample_domain=np.full(len(X_target), -2))
-
-    scikit-learn's own scorers ("accuracy") and `cross_val_predict` pass no `sample_domain` to `predict`, and
-    rows of the target are transported before they are judged. ``pipeline.score(X, y, sample_domain=...)`` is
-    right.
+    >>> from sklearn_nsgf import SinkhornFlowTransport
+    >>> from sklearn_nsgf.domains import SourceOnly, stack_domains
+    >>> rng = np.random.default_rng(0)
+    >>> labels = np.repeat(["low", "high"], 50)
+    >>> X_source = rng.normal(size=(100, 1)) + np.where(labels == "high", 4.0, -4.0)[:, None]
+    >>> X_target = X_source + 8
+    >>> X, y, sample_domain = stack_domains(X_source, X_target, labels)
+    >>> flow = SinkhornFlowTransport(n_flows=2, max_iter=50, random_state=0)
+    >>> model = SourceOnly(KNeighborsClassifier(), transport=flow).fit(X, y, sample_domain=sample_domain)
+    >>> model.predict([[4.0], [12.0]])
+    array(['low', 'high'], dtype='<U4')
     """
 
     __metadata_request__fit = {"sample_domain": True}
+    __metadata_request__score = {"sample_domain": True}
 
-    def __init__(self, estimator):
+    def __init__(self, estimator, *, transport=None):
         self.estimator = estimator
+        self.transport = transport
 
     def fit(self, X, y=None, *, sample_domain=None, **fit_params):
-        """Fit the estimator to the rows of the source.
+        """Fit the transport to both samples and the estimator to the moved rows of the source.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,)
-            Labels or values. Those of the target's rows are not used.
+            Labels or values. The estimator never sees those of the target's rows, which may be placeholders:
+            -1, None or NaN for labels, None or NaN for values.
         sample_domain : array-like of shape (n_samples,), default=None
             At least 0 for rows of the source, negative for rows of the target. By default all rows are
-            the source's.
+            the source's; a transport needs both.
         **fit_params : dict
             Passed to `estimator.fit`; of those with an entry for each row of `X`, the entries of the source.
             With metadata routing the estimator must have requested them.
@@ -359,24 +404,63 @@ class SourceOnly(MetaEstimatorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If `sample_domain` does not fit `X` or names no rows of the source.
+            If `sample_domain` does not fit `X`, names no rows of the source, or is missing or names no rows
+            of the target where there is a transport, or if a row of the source has a placeholder.
+        TypeError
+            If `transport` is a pipeline or no transformer.
         """
+        _check_transport(self.transport)
         if get_config()["enable_metadata_routing"]:
             fit_params = process_routing(self, "fit", sample_domain=sample_domain, **fit_params).estimator.fit
+        self._marks = () if is_regressor(self.estimator) else UNLABELLED_MARKS
+        self.transport_ = None
         if sample_domain is not None:
-            is_source = source_mask(sample_domain, _n_rows(X), require=("source",))
+            require = ("source",) if self.transport is None else ("source", "target")
+            is_source = source_mask(sample_domain, _n_rows(X), require=require)
+            _check_n_labels(y, len(is_source))
             rows = np.flatnonzero(is_source)
-            if y is not None and len(y) != len(is_source):
-                raise ValueError(f"y has {len(y)} entries and X has {len(is_source)} rows; expected as many.")
             fit_params = check_method_params(X, fit_params, indices=rows)
-            X = safe_indexing(X, rows)
-            y = None if y is None else safe_indexing(y, rows)
+            y_source = self._labels_of_source(y, rows)
+            if self.transport is not None:
+                sees_labels = getattr(self.transport, "label_mode", None) != "ignore"
+                self.transport_ = clone(self.transport)
+                self.transport_.fit(X, y if sees_labels else None, sample_domain=sample_domain)
+            X, y = self._moved(safe_indexing(X, rows), y_source), y_source
+        elif self.transport is not None:
+            raise ValueError(
+                "transport needs the rows of both samples, and sample_domain is None: expected >= 0 for the "
+                "source and < 0 for the target. A search or pipeline passes it on after "
+                "sklearn.set_config(enable_metadata_routing=True)."
+            )
+        elif y is not None and is_unlabelled(y, self._marks).any():
+            # Without a target there are no placeholders, and -1 is a class like any other.
+            self._marks = ()
         self.estimator_ = clone(self.estimator).fit(X, y, **fit_params)
         for name in ("classes_", "n_features_in_", "feature_names_in_"):
             vars(self).pop(name, None)
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
         return self
+
+    def _labels_of_source(self, y, rows: np.ndarray):
+        labels = _plain_labels(y, rows)
+        n_unlabelled = 0 if y is None else is_unlabelled(labels, self._marks).sum()
+        if n_unlabelled:
+            raise ValueError(
+                f"{n_unlabelled} rows of the source have no label in y but a placeholder (-1, None or NaN): "
+                "the estimator learns from the source, and expects a label there. Leave these rows out. If "
+                "-1 is one of the classes, give it another name."
+            )
+        return labels
+
+    def _moved(self, X, y):
+        """Rows of the source on the target, of the type of `X`."""
+        if self.transport_ is None:
+            return X
+        sees_labels = getattr(self.transport_, "label_mode", None) == "condition"
+        moved = np.asarray(self.transport_.transform(X, **({"labels": y} if sees_labels else {})))
+        package = _frame_package(X)
+        return moved if package is None else package.DataFrame(dict(zip(X.columns, moved.T, strict=True)))
 
     @available_if(_inner_has("predict"))
     def predict(self, X):
@@ -385,6 +469,7 @@ class SourceOnly(MetaEstimatorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Rows of the target. They are not moved.
 
         Returns
         -------
@@ -400,6 +485,7 @@ class SourceOnly(MetaEstimatorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Rows of the target. They are not moved.
 
         Returns
         -------
@@ -415,6 +501,7 @@ class SourceOnly(MetaEstimatorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Rows of the target. They are not moved.
 
         Returns
         -------
@@ -424,25 +511,63 @@ class SourceOnly(MetaEstimatorMixin, BaseEstimator):
         return self.estimator_.decision_function(X)
 
     @available_if(_inner_has("score"))
-    def score(self, X, y=None, sample_weight=None):
-        """Score of the estimator on all rows that are given.
+    def score(self, X, y=None, sample_weight=None, *, sample_domain=None):
+        """Score of the estimator on the rows that have a label.
 
-        Rows of the target that carry -1 in the place of a label count as wrong.
+        These are rows of the target. If none of them has a label, the moved rows of the source are scored
+        instead, the usual stand-in where only the source has labels: it says how well the classes are told
+        apart after the transport, not whether the transport is right.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,)
-            True labels or values.
+            True labels or values. Rows with a placeholder are left out: -1, None or NaN for labels, None or
+            NaN for values.
         sample_weight : array-like of shape (n_samples,), default=None
+        sample_domain : array-like of shape (n_samples,), default=None
+            At least 0 for rows of the source, negative for rows of the target. By default all rows are the
+            target's.
 
         Returns
         -------
         score : float
+
+        Raises
+        ------
+        ValueError
+            If no row has a label, or `y` or `sample_domain` does not fit `X`.
+
+        Warns
+        -----
+        UserWarning
+            If there is a transport, some rows have a placeholder and there is no `sample_domain`: the rows
+            with labels may then be the source's, unmoved.
         """
         check_is_fitted(self)
-        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-        return self.estimator_.score(X, y, **weights)
+        n_rows = _n_rows(X)
+        _check_n_labels(y, n_rows)
+        has_label = np.ones(n_rows, dtype=bool) if y is None else ~is_unlabelled(y, self._marks)
+        if not has_label.any():
+            raise ValueError(
+                f"None of the {n_rows} rows has a label in y: all are placeholders (-1, None or NaN), and "
+                "there is nothing to score. Pass rows with labels, of the target or of the source."
+            )
+        is_source = np.zeros(n_rows, dtype=bool)
+        if sample_domain is not None:
+            is_source = source_mask(sample_domain, n_rows)
+        elif self.transport_ is not None and not has_label.all():
+            warn_caller(
+                "Some rows have no label and sample_domain is None: the rows with labels are scored as rows "
+                "of the target, and are not moved. Pass sample_domain; a search passes it to score after "
+                "sklearn.set_config(enable_metadata_routing=True).",
+                UserWarning,
+            )
+        on_target = has_label & ~is_source
+        rows = np.flatnonzero(on_target if on_target.any() else has_label)
+        weights = {} if sample_weight is None else {"sample_weight": safe_indexing(sample_weight, rows)}
+        X, y = safe_indexing(X, rows), _plain_labels(y, rows)
+        return self.estimator_.score(X if on_target.any() else self._moved(X, y), y, **weights)
 
     def get_metadata_routing(self):
         """Which metadata this estimator uses and which it hands on; see scikit-learn's user guide.
@@ -467,6 +592,32 @@ class SourceOnly(MetaEstimatorMixin, BaseEstimator):
 
 def _n_rows(X) -> int:
     return X.shape[0] if hasattr(X, "shape") else len(X)
+
+
+def _check_transport(transport) -> None:
+    if hasattr(transport, "steps"):
+        raise TypeError(
+            "transport is a pipeline: new rows of the target would miss its other steps. Pass the last step "
+            "as transport, and make the steps before it steps before SourceOnly."
+        )
+    if transport is not None and not (hasattr(transport, "fit") and hasattr(transport, "transform")):
+        raise TypeError(
+            f"transport={transport!r}: expected None or an estimator with fit and transform, such as "
+            "SinkhornFlowTransport()."
+        )
+
+
+def _check_n_labels(y, n_rows: int) -> None:
+    if y is not None and len(y) != n_rows:
+        raise ValueError(f"y has {len(y)} entries and X has {n_rows} rows; expected as many.")
+
+
+def _plain_labels(y, rows: np.ndarray):
+    """The labels of some rows, without the dtype object that placeholders of other rows have brought."""
+    if y is None:
+        return None
+    labels = np.asarray(safe_indexing(y, rows))
+    return np.array(labels.tolist()) if labels.dtype == object else labels
 
 
 def _frame_package(X):
@@ -543,13 +694,18 @@ def _check_labels(labels, n_rows: int, name: str, other: str) -> np.ndarray | No
     return labels
 
 
-def _as_integers(labels: np.ndarray, name: str, missing: str) -> np.ndarray:
-    if labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"{missing} is None and {name} has dtype {labels.dtype}: only integer labels can be filled up, "
-            f"with {UNLABELLED}. Pass {missing} too, or integer labels (LabelEncoder makes them)."
-        )
-    return labels.astype(np.int64)
+def _with_placeholders(labels: np.ndarray, n_missing: int, name: str, missing: str):
+    """The labels of one side, and placeholders of their kind for the rows of the other."""
+    if labels.dtype.kind in "iu":
+        return labels.astype(np.int64), np.full(n_missing, UNLABELLED)
+    if labels.dtype.kind == "f":
+        return labels, np.full(n_missing, np.nan, dtype=labels.dtype)
+    if all(isinstance(label, str) for label in labels[~is_unlabelled(labels)].tolist()):
+        return labels.astype(object), np.full(n_missing, UNLABELLED, dtype=object)
+    raise ValueError(
+        f"{missing} is None and {name} has dtype {labels.dtype}: only integers, strings and floats can be "
+        f"filled up. Pass {missing} too, or integer labels (LabelEncoder makes them)."
+    )
 
 
 def _concatenate(first: np.ndarray, second: np.ndarray, first_name: str, second_name: str) -> np.ndarray:

@@ -1,4 +1,8 @@
-"""Distances between two samples."""
+"""Distances between two samples.
+
+Samples are rows, or images of three or four dimensions, which are flattened to rows. Where both samples have
+column names, the columns of the second are taken in the order of the first.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.utils import check_array, check_random_state, check_scalar
 from sklearn.utils.metadata_routing import MetadataRequest
 
+from sklearn_nsgf._sklearn import get_feature_names, safe_indexing
 from sklearn_nsgf._torch import one_thread
 from sklearn_nsgf._warn import warn_caller
 from sklearn_nsgf.domains import is_target, source_mask
@@ -46,9 +51,10 @@ def energy_distance(X, Y):
 
     Parameters
     ----------
-    X : array-like of shape (n_x, n_features)
-    Y : array-like of shape (n_y, n_features)
-        Of each at most 4 096 rows are used, drawn with a fixed seed.
+    X : array-like of shape (n_x, n_features), or images
+    Y : array-like of shape (n_y, n_features), or images
+        Images are flattened to rows. Columns of two DataFrames are matched by name. Of each sample at
+        most 4 096 rows are used, drawn with a fixed seed.
 
     Returns
     -------
@@ -58,8 +64,8 @@ def energy_distance(X, Y):
     Raises
     ------
     ValueError
-        If the samples have different features or hold NaN, one has a single row, or the distance is too
-        large for a float.
+        If the samples have different features or column names, or hold NaN, one has a single row, or the
+        distance is too large for a float.
 
     References
     ----------
@@ -86,9 +92,10 @@ def wasserstein_distance(X, Y):
 
     Parameters
     ----------
-    X : array-like of shape (n_x, n_features)
-    Y : array-like of shape (n_y, n_features)
-        All rows are used: time grows about as the cube and memory as the square of their number.
+    X : array-like of shape (n_x, n_features), or images
+    Y : array-like of shape (n_y, n_features), or images
+        Images are flattened to rows. Columns of two DataFrames are matched by name. All rows are used:
+        time grows about as the cube and memory as the square of their number.
 
     Returns
     -------
@@ -99,7 +106,8 @@ def wasserstein_distance(X, Y):
     Raises
     ------
     ValueError
-        If the samples have different features or hold NaN, or the distance is too large for a float.
+        If the samples have different features or column names, or hold NaN, or the distance is too large for
+        a float.
 
     Examples
     --------
@@ -120,8 +128,9 @@ def sliced_wasserstein_distance(X, Y, *, n_projections=200, random_state=0):
 
     Parameters
     ----------
-    X : array-like of shape (n_x, n_features)
-    Y : array-like of shape (n_y, n_features)
+    X : array-like of shape (n_x, n_features), or images
+    Y : array-like of shape (n_y, n_features), or images
+        Images are flattened to rows. Columns of two DataFrames are matched by name.
     n_projections : int, default=200
         Number of lines.
     random_state : int, RandomState instance or None, default=0
@@ -136,7 +145,8 @@ def sliced_wasserstein_distance(X, Y, *, n_projections=200, random_state=0):
     Raises
     ------
     ValueError
-        If the samples have different features or hold NaN, or the distance is too large for a float.
+        If the samples have different features or column names, or hold NaN, or the distance is too large for
+        a float.
 
     References
     ----------
@@ -161,8 +171,9 @@ def sinkhorn_divergence(X, Y, *, blur):
 
     Parameters
     ----------
-    X : array-like of shape (n_x, n_features)
-    Y : array-like of shape (n_y, n_features)
+    X : array-like of shape (n_x, n_features), or images
+    Y : array-like of shape (n_y, n_features), or images
+        Images are flattened to rows. Columns of two DataFrames are matched by name.
     blur : float
         In units of the data. For small blur the divergence tends to half the squared
         2-Wasserstein distance, for large blur to half the squared distance of the means.
@@ -175,8 +186,8 @@ def sinkhorn_divergence(X, Y, *, blur):
     Raises
     ------
     ValueError
-        If the samples have different features or hold NaN, `blur` is not positive or beyond what
-        can be solved beside such samples, or the divergence is too large for a float.
+        If the samples have different features or column names, or hold NaN, `blur` is not positive or beyond
+        what can be solved beside such samples, or the divergence is too large for a float.
 
     Warns
     -----
@@ -218,10 +229,10 @@ def frechet_distance(X, Y):
 
     Parameters
     ----------
-    X : array-like of shape (n_x, n_features)
-    Y : array-like of shape (n_y, n_features)
-        Features of the samples. With few rows the distance is biased upwards, about in proportion
-        to n_features / n.
+    X : array-like of shape (n_x, n_features), or images
+    Y : array-like of shape (n_y, n_features), or images
+        Images are flattened to rows. Columns of two DataFrames are matched by name. With few rows the
+        distance is biased upwards, about in proportion to n_features / n.
 
     Returns
     -------
@@ -231,8 +242,8 @@ def frechet_distance(X, Y):
     Raises
     ------
     ValueError
-        If the samples have different features or hold NaN, one has a single row, or the distance is too
-        large for a float.
+        If the samples have different features or column names, or hold NaN, one has a single row, or the
+        distance is too large for a float.
 
     References
     ----------
@@ -264,8 +275,9 @@ def classifier_two_sample_test(X, Y, *, classifier=None, cv=5, random_state=0):
 
     Parameters
     ----------
-    X : array-like of shape (n_x, n_features)
-    Y : array-like of shape (n_y, n_features)
+    X : array-like of shape (n_x, n_features), or images
+    Y : array-like of shape (n_y, n_features), or images
+        Images are flattened to rows. Columns of two DataFrames are matched by name.
     classifier : classifier, default=None
         By default a seeded `sklearn.ensemble.ExtraTreesClassifier` with at least 5 rows in a leaf (fewer for
         samples of less than 50 rows) and balanced classes. One that does not balance the classes may answer
@@ -284,7 +296,8 @@ def classifier_two_sample_test(X, Y, *, classifier=None, cv=5, random_state=0):
     Raises
     ------
     ValueError
-        If the samples have different features or hold NaN, or one has fewer rows than there are folds.
+        If the samples have different features or column names, or hold NaN, or one has fewer rows than
+        there are folds.
 
     References
     ----------
@@ -342,9 +355,10 @@ def make_transport_scorer(metric="energy_distance", *, standardize=True, **metri
     - neither: `estimator.sample` with `X`, for estimators that were fitted without a source; in a pipeline
       with `X` as it comes out of the earlier steps.
 
-    A one-dimensional `y` holds labels and is not compared. An estimator with ``label_mode="condition"`` is
-    given them. For a fitted search, the best estimator is scored. With metadata routing, a search passes
-    `sample_domain` on; without it, searches pass none to a scorer.
+    Columns of two DataFrames are matched by name. A one-dimensional `y` holds labels and is not compared. An
+    estimator with ``label_mode="condition"`` is given them. For a fitted search, the best estimator is
+    scored. With metadata routing, a search passes `sample_domain` on; without it, searches pass none to a
+    scorer.
 
     Parameters
     ----------
@@ -411,10 +425,10 @@ class _TransportScorer:
         return request
 
     def __call__(self, estimator, X, y=None, *, sample_domain=None):
-        samples = _samples_to_compare(estimator, X, y, sample_domain)
-        moved, target = map(_flat_rows, samples)
+        samples = list(map(np.asarray, _samples_to_compare(estimator, X, y, sample_domain)))
+        moved, target = _flatten(*samples)
         if self.standardize:
-            are_images = np.ndim(samples[0]) > 2
+            are_images = samples[0].ndim > 2
             unit = target.std(axis=None if are_images else 0, dtype=np.float64)
             unit = np.where(unit > 0, unit, 1)
             moved, target = moved / unit, target / unit
@@ -443,7 +457,9 @@ def _samples_to_compare(estimator, X, y, sample_domain):
                 "y holds a target sample and sample_domain is given too; expected one of them, with "
                 "sample_domain labels or no y."
             )
-        return estimator.transform(X), y
+        moved = estimator.transform(X)
+        names = get_feature_names(moved)
+        return moved, _by_name(y, get_feature_names(X) if names is None else names, "y")
     if sample_domain is not None:
         n_samples = X.shape[0] if hasattr(X, "shape") else len(X)
         is_source = source_mask(sample_domain, n_samples, require=("source", "target"))
@@ -456,14 +472,10 @@ def _samples_to_compare(estimator, X, y, sample_domain):
             "the target sample as y, or both samples in X with sample_domain; a search hands sample_domain "
             "to its scorer only after sklearn.set_config(enable_metadata_routing=True)."
         )
-    target = _flat_rows(X if last_step is estimator else estimator[:-1].transform(X))
+    target = X if last_step is estimator else estimator[:-1].transform(X)
     n_samples = len(target) if labels else min(len(target), ENERGY_MAX_ROWS)
-    return last_step.sample(n_samples, random_state=0, **labels), target
-
-
-def _flat_rows(X) -> np.ndarray:
-    X = np.asarray(X)
-    return X.reshape(len(X), -1)
+    drawn = last_step.sample(n_samples, random_state=0, **labels)
+    return drawn, _by_name(target, getattr(last_step, "feature_names_in_", None), "X", "the fit")
 
 
 def _root_mean_squared_distance(rows: np.ndarray) -> float:
@@ -488,15 +500,52 @@ def _check_pair(X, Y, **options) -> tuple[np.ndarray, np.ndarray, float]:
 
     The unit is a power of two, which costs no precision.
     """
-    X = check_array(X, dtype=np.float64, input_name="X", **options)
-    Y = check_array(Y, dtype=np.float64, input_name="Y", **options)
-    if X.shape[1] != Y.shape[1]:
-        raise ValueError(f"X has {X.shape[1]} features and Y has {Y.shape[1]}; expected the same.")
+    Y = _by_name(Y, get_feature_names(X))
+    X, Y = (_check_sample(sample, name, **options) for name, sample in {"X": X, "Y": Y}.items())
+    X, Y = _flatten(X, Y)
     X, Y, coarse = _in_common_unit(X, Y)
     # Distances are computed from squared norms, which lose a shift that both samples share.
     centre = X.mean(axis=0)
     X, Y, fine = _in_common_unit(X - centre, Y - centre)
     return X, Y, coarse * fine
+
+
+def _by_name(Y, names, name: str = "Y", other: str = "X"):
+    """Y with its columns in the order of `names`, those of another sample, if both have names."""
+    own_names = get_feature_names(Y)
+    if names is None or own_names is None or list(names) == list(own_names):
+        return Y
+    missing = [column for column in names if column not in own_names]
+    unknown = [column for column in own_names if column not in names]
+    if missing or unknown or len(set(names)) < max(len(names), len(own_names)):
+        raise ValueError(
+            f"{name} lacks the columns {missing} of {other} and has {unknown}, which {other} has not: "
+            "expected the same names, once each, in any order. Select the columns that both have, or pass "
+            "arrays."
+        )
+    return safe_indexing(Y, list(names), axis=1)
+
+
+def _check_sample(X, name: str, **options) -> np.ndarray:
+    expected = "expected rows (n, n_features) or images (n, H, W), (n, H, W, C) or (n, C, H, W)"
+    try:
+        shape = np.shape(X)
+    except ValueError as error:
+        raise ValueError(f"{name} is a list of samples of different shapes; {expected}.") from error
+    if not 2 <= len(shape) <= 4:
+        advice = f" For a single feature pass {name}.reshape(-1, 1)." if len(shape) == 1 else ""
+        raise ValueError(f"{name} has the shape {tuple(shape)}; {expected}.{advice}")
+    return check_array(X, dtype=np.float64, input_name=name, allow_nd=True, **options)
+
+
+def _flatten(X: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as rows, if their samples have the same shape."""
+    if X.shape[1:] != Y.shape[1:]:
+        what_x, what_y = (
+            f"{Z.shape[1]} features" if Z.ndim == 2 else f"images of the shape {Z.shape[1:]}" for Z in (X, Y)
+        )
+        raise ValueError(f"X has {what_x} and Y has {what_y}; expected the same.")
+    return X.reshape(len(X), -1), Y.reshape(len(Y), -1)
 
 
 def _in_common_unit(X: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:

@@ -70,6 +70,34 @@ def test_unlabelled_rows_find_their_class_by_the_plan():
     np.testing.assert_allclose(moved.mean(axis=0), [10, 0], atol=0.3)
 
 
+@pytest.mark.parametrize("placeholder", [-1, None, np.nan])
+def test_strings_and_floats_have_unlabelled_rows_too(placeholder):
+    """The fit is that of integers."""
+    X, y, domain = stacked()
+    gap = (domain < 0) & (np.arange(len(y)) % 3 > 0)
+    est = SinkhornFlowTransport(**TINY, label_mode="couple", random_state=0)
+    expected = est.fit(X, np.where(gap, -1, y), sample_domain=domain).transform(X)
+    names = NAMES[y].astype(object)
+    names[gap] = placeholder
+    np.testing.assert_array_equal(est.fit(X, names, sample_domain=domain).transform(X), expected)
+    assert est.classes_.tolist() == ["high", "low"]
+    if placeholder is not None:
+        floats = np.where(gap, placeholder, y)
+        np.testing.assert_array_equal(est.fit(X, floats, sample_domain=domain).transform(X), expected)
+    with pytest.raises(ValueError, match="all labels in y are -1"):
+        est.fit(X, np.full(len(X), placeholder, dtype=object), sample_domain=domain)
+
+
+def test_strings_of_one_sample_are_enough():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["a", "bcd"], 20)
+    X, y, domain = stack_domains(rng.normal(size=(40, 2)), rng.normal(size=(30, 2)), labels)
+    est = SinkhornFlowTransport(**TINY, label_mode="couple").fit(X, y, sample_domain=domain)
+    assert est.classes_.tolist() == ["a", "bcd"]
+    with pytest.raises(ValueError, match="expected strings, or integers, in all rows"):
+        est.set_params(label_mode="condition").fit(X, y, sample_domain=domain)
+
+
 def test_class_probabilities_of_a_permutation_are_its_classes():
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(40, 3)).astype(np.float32)

@@ -9,11 +9,12 @@ import scipy.linalg
 import sklearn
 from mean_shift import MeanShift, shifted_domains
 from scipy.spatial.distance import cdist
+from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_validate
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sklearn_nsgf import SinkhornFlowTransport, metrics
 from sklearn_nsgf.domains import DomainKFold, split_domains
@@ -93,23 +94,90 @@ def test_a_sinkhorn_divergence_that_is_not_solved_is_warned_about():
     assert [warning.filename for warning in caught] == [__file__, __file__]
 
 
-@pytest.mark.parametrize(
-    "metric",
-    [
-        energy_distance,
-        wasserstein_distance,
-        sliced_wasserstein_distance,
-        frechet_distance,
-        classifier_two_sample_test,
-        lambda X, Y: sinkhorn_divergence(X, Y, blur=1.0),
-    ],
-)
-def test_bad_input(metric):
+ALL_METRICS = {
+    "energy": energy_distance,
+    "wasserstein": wasserstein_distance,
+    "sliced": sliced_wasserstein_distance,
+    "frechet": frechet_distance,
+    "classifier": functools.partial(
+        classifier_two_sample_test, classifier=ExtraTreesClassifier(10, min_samples_leaf=5, random_state=0)
+    ),
+    "sinkhorn": functools.partial(sinkhorn_divergence, blur=1.0),
+}
+
+
+@pytest.fixture(params=ALL_METRICS)
+def any_metric(request):
+    return ALL_METRICS[request.param]
+
+
+def test_bad_input(any_metric):
     X = np.zeros((5, 2))
     with pytest.raises(ValueError, match="Y has 3"):
-        metric(X, np.zeros((5, 3)))
+        any_metric(X, np.zeros((5, 3)))
     with pytest.raises(ValueError, match="NaN"):
-        metric(X, np.full((5, 2), np.nan))
+        any_metric(X, np.full((5, 2), np.nan))
+
+
+def one_wide_column(rng, n_rows):
+    """In another order of the columns it would be another sample."""
+    return rng.normal([0, 3], [1, 20], size=(n_rows, 2))
+
+
+@pytest.mark.parametrize("package", [pd, pl])
+def test_columns_are_matched_by_name(any_metric, package):
+    rng = np.random.default_rng(0)
+    X, Y = one_wide_column(rng, 40), one_wide_column(rng, 50)
+    expected = any_metric(X, Y)
+    assert any_metric(X, Y[:, ::-1]) > expected
+    frame, other = (package.DataFrame({"a": Z[:, 0], "b": Z[:, 1]}) for Z in (X, Y))
+    for swapped in (other[["b", "a"]], pd.DataFrame({"b": Y[:, 1], "a": Y[:, 0]})):
+        assert any_metric(frame, swapped) == pytest.approx(expected)
+    assert any_metric(frame, Y) == pytest.approx(expected)
+    assert any_metric(X, other) == pytest.approx(expected)
+    assert any_metric(X, other[["b", "a"]]) > expected + 0.1
+
+
+@pytest.mark.parametrize("package", [pd, pl])
+def test_other_columns_are_refused(any_metric, package):
+    X = package.DataFrame({"a": np.arange(5.0), "b": np.ones(5)})
+    Y = package.DataFrame({"b": np.ones(5), "c": np.arange(5.0)})
+    with pytest.raises(
+        ValueError, match=r"Y lacks the columns \['a'\] of X and has \['c'\], which X has not"
+    ):
+        any_metric(X, Y)
+    with pytest.raises(ValueError, match=r"Y lacks the columns \[\] of X and has \['c'\]"):
+        any_metric(X[["b"]], Y)
+
+
+def test_a_column_that_is_there_twice_has_no_place():
+    X = pd.DataFrame(np.zeros((3, 3)), columns=["a", "a", "b"])
+    # Newer versions of scikit-learn refuse it by themselves.
+    with pytest.raises(ValueError, match=r"the same names, once each|unique column names"):
+        energy_distance(X, X[["b", "a"]])
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 1)])
+def test_images_are_flattened_to_rows(any_metric, shape):
+    rng = np.random.default_rng(0)
+    X, Y = (rng.integers(low, 256, size=(20, *shape)).astype(np.uint8) for low in (0, 100))
+    assert any_metric(X, Y) == any_metric(X.reshape(20, -1).astype(float), Y.reshape(20, -1).astype(float))
+    assert any_metric(X.tolist(), Y) == any_metric(X, Y)
+
+
+def test_samples_of_the_wrong_shape(any_metric):
+    expected = r"expected rows \(n, n_features\) or images \(n, H, W\)"
+    images = np.zeros((5, 3, 2))
+    with pytest.raises(ValueError, match=rf"X has the shape \(5,\); {expected}.*pass X.reshape\(-1, 1\)"):
+        any_metric(np.zeros(5), images)
+    with pytest.raises(ValueError, match=rf"Y has the shape \(5, 1, 1, 1, 1\); {expected}"):
+        any_metric(images, np.zeros((5, 1, 1, 1, 1)))
+    with pytest.raises(ValueError, match=rf"Y is a list of samples of different shapes; {expected}"):
+        any_metric(images, [np.zeros((3, 2)), np.zeros((3, 1))])
+    with pytest.raises(ValueError, match=r"X has images of the shape \(3, 2\) and Y has .* \(2, 3\)"):
+        any_metric(images, np.zeros((5, 2, 3)))
+    with pytest.raises(ValueError, match=r"X has images of the shape \(3, 2\) and Y has 6 features"):
+        any_metric(images, np.zeros((5, 6)))
 
 
 def test_energy_distance_needs_two_rows():
@@ -322,6 +390,34 @@ def test_scorer_of_images():
     expected = -wasserstein_distance((X + Y.mean(0) - X.mean(0)).reshape(20, -1), Y.reshape(15, -1))
     assert scorer(MeanShift().fit(X, Y), X, Y) == pytest.approx(expected)
     assert scorer(MeanShift().fit(Y), Y) < 0
+
+
+@pytest.mark.parametrize("package", [pd, pl])
+def test_scorer_matches_columns_by_name(package):
+    rng = np.random.default_rng(0)
+    X, y = one_wide_column(rng, 30), one_wide_column(rng, 40)
+    frame, target = (package.DataFrame({"a": Z[:, 0], "b": Z[:, 1]}) for Z in (X, y))
+    scorer, stays = make_transport_scorer(), FunctionTransformer().fit(X)
+    expected = scorer(stays, X, y)
+    assert scorer(stays, frame, target[["b", "a"]]) == pytest.approx(expected)
+    assert scorer(stays, frame, y) == pytest.approx(expected)
+    assert scorer(stays, X, target[["b", "a"]]) < expected - 0.1
+    with pytest.raises(ValueError, match=r"y lacks the columns \['a'\] of X and has \[\]"):
+        scorer(stays, frame, target[["b"]])
+    # What it moves to is an array, in the order of X.
+    moves = MeanShift().fit(X, y)
+    assert scorer(moves, frame, target[["b", "a"]]) == pytest.approx(scorer(moves, X, y))
+
+
+@pytest.mark.parametrize("package", [pd, pl])
+def test_scorer_of_a_generator_matches_columns_by_name(package):
+    rows = np.random.default_rng(0).normal([3, 40], size=(100, 2))
+    X = package.DataFrame({"a": rows[:, 0], "b": rows[:, 1]})
+    flow = SinkhornFlowTransport(n_flows=1, flow_batch_size=16, n_steps=2, max_iter=2, random_state=0).fit(X)
+    scorer = make_transport_scorer()
+    assert scorer(flow, X[["b", "a"]]) == scorer(flow, X) > -1
+    with pytest.raises(ValueError, match=r"X lacks the columns \['a'\] of the fit"):
+        scorer(flow, X[["b"]])
 
 
 def test_scorer_with_a_callable():

@@ -7,6 +7,7 @@ import sys
 import joblib
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import sklearn
 from clouds import two_clouds
@@ -22,6 +23,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_html_repr
+from sklearn.utils.fixes import parse_version
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
 from sklearn_nsgf.domains import DomainKFold, SourceOnly, split_domains, stack_domains
@@ -187,6 +189,89 @@ def test_a_classifier_behind_it(routing, mode):
     accuracy = pipeline.score(target, y_target, sample_domain=is_target)
     assert accuracy == by_hand.score(target, y_target) > 0.9
     assert KNeighborsClassifier(1).fit(source, y_source).score(target, y_target) < 0.7
+
+
+@pytest.mark.parametrize("names", [None, ["left", "right"]])
+def test_a_classifier_and_its_transport_in_a_search(est, routing, names):
+    """All of it is chosen together, and what is chosen is the two steps written by hand."""
+    source, target, codes, _ = domain_adaptation()
+    y_source = codes if names is None else np.take(names, codes)
+    X, y, domain = stack_domains(source, target, y_source)
+    grid = {"transport__label_mode": ["couple"], "transport__frame": ["none", "linear"]}
+    model = SourceOnly(KNeighborsClassifier(3), transport=est)
+    search = GridSearchCV(model, grid, cv=DomainKFold(2), error_score="raise")
+    search.fit(X, y, sample_domain=domain)
+    assert search.best_score_ > 0.9
+    flow = clone(est).set_params(label_mode="couple", frame=search.best_params_["transport__frame"])
+    flow.fit(X, y, sample_domain=domain)
+    by_hand = KNeighborsClassifier(3).fit(flow.transform(source), y_source)
+    np.testing.assert_array_equal(search.predict(target), by_hand.predict(target))
+    assert flow.classes_.tolist() == np.unique(y_source).tolist()
+
+
+def test_a_named_scorer_counts_placeholders_as_errors(routing):
+    source, target, y_source, _ = domain_adaptation()
+    X, y, domain = stack_domains(source, target, y_source)
+    model = SourceOnly(KNeighborsClassifier(3), transport=clone(ESTIMATORS["sinkhorn"]))
+    search = GridSearchCV(model, {}, cv=DomainKFold(2), scoring="accuracy", error_score="raise")
+    assert search.fit(X, y, sample_domain=domain).best_score_ <= 0.5
+
+
+def test_a_transport_with_a_condition(routing):
+    source, target, y_source, y_target = domain_adaptation()
+    X, y, domain = stack_domains(source, target, y_source, y_target)
+    est = clone(ESTIMATORS["sinkhorn"]).set_params(label_mode="condition")
+    model = SourceOnly(KNeighborsClassifier(3), transport=est).fit(X, y, sample_domain=domain)
+    flow = clone(est).fit(X, y, sample_domain=domain)
+    by_hand = KNeighborsClassifier(3).fit(flow.transform(source, labels=y_source), y_source)
+    np.testing.assert_array_equal(model.predict_proba(target), by_hand.predict_proba(target))
+
+
+@pytest.mark.parametrize("package", [pd, pl])
+def test_a_frame_through_scaler_transport_and_classifier(est, routing, package):
+    source, target, y_source, y_target = domain_adaptation()
+    source, target = (package.DataFrame({"a": rows[:, 0], "b": rows[:, 1]}) for rows in (source, target))
+    X, y, domain = stack_domains(source, target, np.take(["left", "right"], y_source))
+    scaler = StandardScaler().set_output(transform=package.__name__)
+    pipeline = make_pipeline(scaler, SourceOnly(KNeighborsClassifier(3), transport=est))
+    pipeline.fit(X, y, sample_domain=domain)
+    assert pipeline[-1].feature_names_in_.tolist() == ["a", "b"]
+    assert pipeline.score(target, np.take(["left", "right"], y_target)) > 0.8
+
+
+def test_a_transport_chosen_in_its_own_search(routing):
+    source, target, y_source, y_target = domain_adaptation()
+    X, y, domain = stack_domains(source, target, y_source)
+    search = GridSearchCV(clone(ESTIMATORS["sinkhorn"]), {"frame": ["none", "linear"]}, cv=DomainKFold(2))
+    model = SourceOnly(KNeighborsClassifier(3), transport=search).fit(X, y, sample_domain=domain)
+    assert model.transport_.best_params_ == {"frame": "linear"}
+    assert model.score(target, y_target) > 0.8
+
+
+def test_a_search_behind_a_scaler(routing):
+    """The way that scikit-learn 1.6 has, too."""
+    source, target, y_source, _ = domain_adaptation()
+    X, y, domain = stack_domains(source, target, y_source)
+    model = SourceOnly(KNeighborsClassifier(3), transport=clone(ESTIMATORS["sinkhorn"]))
+    grid = {"transport__frame": ["none", "linear"]}
+    search = GridSearchCV(model, grid, cv=DomainKFold(2), error_score="raise")
+    pipeline = make_pipeline(StandardScaler(), search).fit(X, y, sample_domain=domain)
+    assert pipeline[-1].best_score_ > 0.9
+    assert len(pipeline.predict(target)) == len(target)
+
+
+def test_a_search_over_scaler_transport_and_classifier(routing):
+    source, target, y_source, _ = domain_adaptation()
+    X, y, domain = stack_domains(source, target, y_source)
+    model = SourceOnly(KNeighborsClassifier(3), transport=clone(ESTIMATORS["sinkhorn"]))
+    pipeline = make_pipeline(StandardScaler(), model)
+    grid = {"sourceonly__transport__frame": ["linear"]}
+    search = GridSearchCV(pipeline, grid, cv=DomainKFold(2), error_score="raise")
+    if parse_version(sklearn.__version__) < parse_version("1.7"):
+        with pytest.warns(UserWarning, match="are not moved"):
+            search.fit(X, y, sample_domain=domain)
+    else:
+        assert search.fit(X, y, sample_domain=domain).best_score_ > 0.9
 
 
 def test_a_classifier_behind_it_with_all_labels(routing):

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_array
 
-from sklearn_nsgf.domains import UNLABELLED
+from sklearn_nsgf.domains import UNLABELLED, UNLABELLED_MARKS, is_unlabelled
 
 
 class Classes(NamedTuple):
@@ -37,10 +37,10 @@ class Classes(NamedTuple):
         return len(self.labels) if self.are_seen else 0
 
     def encode(self, labels: np.ndarray) -> np.ndarray:
-        """Index of each label; -1 for the label -1 of "couple"."""
+        """Index of each label; -1 for the placeholders of "couple"."""
         codes = {label: code for code, label in enumerate(self.labels.tolist())}
         if self.mode == "couple":
-            codes[UNLABELLED] = UNLABELLED
+            codes |= dict.fromkeys(UNLABELLED_MARKS, UNLABELLED)
         found, inverse = np.unique(labels, return_inverse=True)
         unknown = [label for label in found.tolist() if label not in codes]
         if unknown:
@@ -89,6 +89,8 @@ def check_labels(labels: np.ndarray | None, n_rows: int, mode: str) -> np.ndarra
             f"label_mode={mode!r} needs y with a class for each row of X; y is None. Otherwise set "
             "label_mode='ignore'."
         )
+    if mode == "couple":
+        labels = _with_one_placeholder(labels)
     labels = _of_one_type(check_array(labels, ensure_2d=False, dtype=None, input_name="y"))
     kind = type_of_target(labels, input_name="y")
     if kind not in ("binary", "multiclass"):
@@ -104,8 +106,8 @@ def find_classes(labels: np.ndarray | None, mode: str) -> Classes:
     if labels is None:
         return Classes(mode)
     classes = np.unique(labels)
-    if mode == "couple" and classes.dtype.kind in "if":
-        classes = classes[classes != UNLABELLED]
+    if mode == "couple":
+        classes = classes[~is_unlabelled(classes)]
         if not len(classes):
             raise ValueError("label_mode='couple' and all labels in y are -1, which means unlabelled.")
     return Classes(mode, classes)
@@ -124,6 +126,18 @@ def check_classes_in_both(classes: Classes, source_codes: np.ndarray, target_cod
                 f"{other} has: each class needs rows in both. Leave those rows out, or with "
                 "label_mode='couple' give the label -1 to rows of an unknown class."
             )
+
+
+def _with_one_placeholder(labels: np.ndarray) -> np.ndarray:
+    """Labels with -1, or its text among strings, for rows that have none."""
+    unlabelled = is_unlabelled(labels)
+    if unlabelled.all():
+        return np.full(len(labels), UNLABELLED)
+    known = _of_one_type(labels[~unlabelled])
+    placeholder = np.asarray(str(UNLABELLED) if known.dtype.kind == "U" else UNLABELLED)
+    answer = np.full(len(labels), placeholder, dtype=np.result_type(known, placeholder))
+    answer[~unlabelled] = known
+    return answer
 
 
 def _of_one_type(labels: np.ndarray) -> np.ndarray:
