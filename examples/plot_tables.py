@@ -2,8 +2,8 @@
 A table with categories, counts and zeros
 =========================================
 
-A survey before and after: ages are counts, most gains are zero and the others have a heavy tail, the region is
-a category. One fit moves the first table to the second, and each column comes back as what it was.
+A survey before and after: ages are counts, most gains are zero and the others have a heavy tail, and there
+are two regions. One fit moves the first table to the second, and each column comes back as what it was.
 """
 
 # %%

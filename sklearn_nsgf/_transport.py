@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, check_scalar
 
 from sklearn_nsgf._data.check import check_samples, check_target, check_times
-from sklearn_nsgf._data.table import library_of
+from sklearn_nsgf._frames import library_of
 from sklearn_nsgf._model.model import Integration
 from sklearn_nsgf._sklearn import in_container, output_container
 from sklearn_nsgf.domains import is_target, source_mask
@@ -205,7 +205,8 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         space = self.model_.space
         checked = check_samples(self, X, space, ensure_min_samples=2)
         if is_target(y):
-            y = check_target(y, space.layout, space.table, ensure_min_samples=2)
+            target = check_target(y, space.layout, space.table, ensure_min_samples=2)
+            y = y if space.table.is_needed else target
         # A frame stays one, or `transform` would miss its names.
         X = X if hasattr(X, "columns") else checked
         return make_transport_scorer("energy_distance")(self, X, y, sample_domain=sample_domain)

@@ -18,6 +18,7 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from sklearn_nsgf._frames import library_of
 from sklearn_nsgf._sklearn import check_method_params, safe_indexing
 from sklearn_nsgf._warn import warn_caller
 
@@ -458,9 +459,11 @@ class SourceOnly(MetaEstimatorMixin, BaseEstimator):
         if self.transport_ is None:
             return X
         sees_labels = getattr(self.transport_, "label_mode", None) == "condition"
-        moved = np.asarray(self.transport_.transform(X, **({"labels": y} if sees_labels else {})))
-        package = _frame_package(X)
-        return moved if package is None else package.DataFrame(dict(zip(X.columns, moved.T, strict=True)))
+        moved = self.transport_.transform(X, **({"labels": y} if sees_labels else {}))
+        library = library_of(X)
+        if library is None or library_of(moved):
+            return moved
+        return sys.modules[library].DataFrame(dict(zip(X.columns, moved.T, strict=True)))
 
     @available_if(_inner_has("predict"))
     def predict(self, X):
@@ -620,32 +623,23 @@ def _plain_labels(y, rows: np.ndarray):
     return np.array(labels.tolist()) if labels.dtype == object else labels
 
 
-def _frame_package(X):
-    """pandas or polars if `X` is its DataFrame; neither is imported for it."""
-    for name in ("pandas", "polars"):
-        package = sys.modules.get(name)
-        if package is not None and isinstance(X, package.DataFrame):
-            return package
-    return None
-
-
 def _stack_samples(X_source, X_target):
     for name, X in {"X_source": X_source, "X_target": X_target}.items():
         if issparse(X):
             raise TypeError(f"{name} is sparse; expected a dense array. Pass {name}.toarray().")
-    package, other = _frame_package(X_source), _frame_package(X_target)
-    if package is not other:
+    library = library_of(X_source)
+    if library != library_of(X_target):
         raise TypeError(
             f"X_source is {type(X_source).__module__}.{type(X_source).__name__} and X_target is "
             f"{type(X_target).__module__}.{type(X_target).__name__}; expected both of one kind."
         )
-    if package is None:
+    if library is None:
         X_source, X_target = np.asarray(X_source), np.asarray(X_target)
     _check_features(X_source, X_target)
     for name, X in {"X_source": X_source, "X_target": X_target}.items():
         if X.shape[0] == 0:
             raise ValueError(f"{name} has no rows; expected at least one.")
-    if package is None:
+    if library is None:
         return _concatenate(X_source, X_target, "X_source", "X_target")
     columns, other_columns = list(X_source.columns), list(X_target.columns)
     if columns != other_columns:
@@ -653,7 +647,8 @@ def _stack_samples(X_source, X_target):
             f"X_source has the columns {columns} and X_target has {other_columns}; expected the same in the "
             "same order. If only the order differs, pass X_target[list(X_source.columns)]."
         )
-    if package.__name__ == "pandas":
+    package = sys.modules[library]
+    if library == "pandas":
         return package.concat(_with_shared_categories(package, X_source, X_target), ignore_index=True)
     return package.concat([X_source, X_target], how="vertical_relaxed")
 

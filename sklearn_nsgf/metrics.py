@@ -20,6 +20,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.utils import check_array, check_random_state, check_scalar
 from sklearn.utils.metadata_routing import MetadataRequest
 
+from sklearn_nsgf._frames import CATEGORICAL_DTYPES, column_of, dtype_of, library_of, values_of
 from sklearn_nsgf._sklearn import get_feature_names, safe_indexing
 from sklearn_nsgf._torch import one_thread
 from sklearn_nsgf._warn import warn_caller
@@ -425,12 +426,16 @@ class _TransportScorer:
         return request
 
     def __call__(self, estimator, X, y=None, *, sample_domain=None):
-        samples = list(map(np.asarray, _samples_to_compare(estimator, X, y, sample_domain)))
+        *samples, features = _with_indicators(*_samples_to_compare(estimator, X, y, sample_domain))
+        samples = list(map(np.asarray, samples))
         moved, target = _flatten(*samples)
         if self.standardize:
-            are_images = samples[0].ndim > 2
-            unit = target.std(axis=None if are_images else 0, dtype=np.float64)
-            unit = np.where(unit > 0, unit, 1)
+            variance = target.var(axis=0, dtype=np.float64)
+            if samples[0].ndim > 2:
+                variance = target.var(dtype=np.float64)
+            elif features is not None:
+                variance = np.bincount(features, variance)[features]
+            unit = np.sqrt(np.where(variance > 0, variance, 1))
             moved, target = moved / unit, target / unit
         params = dict(self.metric_params)
         if self.metric == "sinkhorn_divergence" and "blur" not in params:
@@ -463,8 +468,9 @@ def _samples_to_compare(estimator, X, y, sample_domain):
     if sample_domain is not None:
         n_samples = X.shape[0] if hasattr(X, "shape") else len(X)
         is_source = source_mask(sample_domain, n_samples, require=("source", "target"))
-        Z = np.asarray(estimator.transform(X, sample_domain=sample_domain, **labels))
-        return Z[is_source], Z[~is_source]
+        moved = estimator.transform(X, sample_domain=sample_domain, **labels)
+        moved = moved if library_of(moved) else np.asarray(moved)
+        return tuple(safe_indexing(moved, np.flatnonzero(rows)) for rows in (is_source, ~is_source))
     # The package's own estimators know what they were fitted on.
     if not hasattr(last_step, "sample") or not getattr(last_step, "from_noise_", True):
         raise ValueError(
@@ -500,7 +506,7 @@ def _check_pair(X, Y, **options) -> tuple[np.ndarray, np.ndarray, float]:
 
     The unit is a power of two, which costs no precision.
     """
-    Y = _by_name(Y, get_feature_names(X))
+    X, Y, _ = _with_indicators(X, _by_name(Y, get_feature_names(X)))
     X, Y = (_check_sample(sample, name, **options) for name, sample in {"X": X, "Y": Y}.items())
     X, Y = _flatten(X, Y)
     X, Y, coarse = _in_common_unit(X, Y)
@@ -524,6 +530,40 @@ def _by_name(Y, names, name: str = "Y", other: str = "X"):
             "arrays."
         )
     return safe_indexing(Y, list(names), axis=1)
+
+
+def _with_indicators(X, Y):
+    """Two tables with an indicator of each category in place of the columns that hold categories.
+
+    Rows that differ in one category are at distance 1. Also returned is the number of the feature of each
+    column, or None where there are no categories and both samples are as they came.
+    """
+    are_tables = all(library_of(each) or getattr(each, "dtype", None) == np.dtype(object) for each in (X, Y))
+    if not are_tables or X.shape[1:] != Y.shape[1:] or len(X.shape) != 2:
+        return X, Y, None
+    columns = [[column_of(each, place) for each in (X, Y)] for place in range(X.shape[1])]
+    if not any(_holds_categories(column) for pair in columns for column in pair):
+        return X, Y, None
+    parts, features = ([], []), []
+    for place, pair in enumerate(columns):
+        values = list(map(values_of, pair))
+        if any(map(_holds_categories, pair)):
+            values = [column.astype(str) for column in values]
+            categories = np.unique(np.concatenate(values))
+            values = [(column[:, None] == categories) * math.sqrt(0.5) for column in values]
+        else:
+            values = [column.astype(np.float64)[:, None] for column in values]
+        features += [place] * values[0].shape[1]
+        for part, column in zip(parts, values, strict=True):
+            part.append(column)
+    return *(np.hstack(part) for part in parts), np.array(features)
+
+
+def _holds_categories(column) -> bool:
+    if dtype_of(column) in CATEGORICAL_DTYPES:
+        return True
+    values = values_of(column)
+    return values.dtype.kind in "OUST" and any(isinstance(value, str) for value in values.tolist())
 
 
 def _check_sample(X, name: str, **options) -> np.ndarray:

@@ -203,7 +203,7 @@ def test_columns_that_are_no_numbers_are_named(est):
     frame = pd.DataFrame(
         {"a": np.arange(5.0), "city": list("vwxyz"), "day": pd.date_range("2024", periods=5)}
     )
-    with pytest.raises((TypeError, ValueError), match=r"columns \['city', 'day'\] of X.* Encode"):
+    with pytest.raises((TypeError, ValueError), match=r"columns \['city', 'day'\] of X.* encode dates"):
         est.fit(frame)
     gaps = pd.DataFrame({"a": np.arange(5.0), "b": [1.0, np.nan, 2, 3, 4]})
     with pytest.raises(ValueError, match=r"(?s)contains NaN.*columns \['b'\] of X.*impute"):

@@ -351,12 +351,14 @@ def test_partial_fit_of_a_table():
 def test_errors_name_the_column():
     table, options = mixed(60, 0), {**SMALL, **FLOWS}
     gaps = table.assign(sex=table["sex"].where(table.index > 3))
-    with pytest.raises(ValueError, match="column 'sex' of X has 4 missing values .* impute"):
+    with pytest.raises(ValueError, match=r"column 'sex' of X has 4 missing values .* impute"):
         SinkhornFlowTransport(**options).fit(gaps, table)
     with pytest.raises(ValueError, match=r"NaN[\s\S]*columns \['x'\][\s\S]*impute"):
         SinkhornFlowTransport(**options).fit(table.assign(x=np.nan), table)
     text = table.assign(sex=table["sex"].astype(object))
-    with pytest.raises(ValueError, match="column 'sex' of X has values that are not numbers .*categorical_f"):
+    with pytest.raises(
+        ValueError, match=r"column 'sex' of X has values that are not numbers .*categorical_f"
+    ):
         SinkhornFlowTransport(**options).fit(text)
     with pytest.raises(ValueError, match=r"columns \['sex'\][\s\S]*categorical_features"):
         SinkhornFlowTransport(**options).fit(text.drop(columns="old"))
@@ -366,9 +368,9 @@ def test_errors_name_the_column():
     ):
         est.transform(table.assign(sex=pd.Categorical(["x"] * 60)))
     for wrong in (["nobody"], [9], [0.5], [True, False]):
-        with pytest.raises(ValueError, match="categorical_features has .* expected their names or places"):
+        with pytest.raises(ValueError, match=r"categorical_features has .* expected their names or places"):
             SinkhornFlowTransport(categorical_features=wrong, **options).fit(table)
     with pytest.raises(ValueError, match="for tables, and X holds images"):
-        SinkhornFlowTransport(categorical_features=[0], **options).fit(np.zeros((5, 4, 4)))
+        SinkhornFlowTransport(categorical_features=[0], **options).fit(np.zeros((5, 6, 6)))
     with pytest.raises(ValueError, match="frame='quantile' is for rows"):
-        SinkhornFlowTransport(frame="quantile", **options).fit(np.zeros((5, 4, 4)))
+        SinkhornFlowTransport(frame="quantile", **options).fit(np.zeros((5, 6, 6)))

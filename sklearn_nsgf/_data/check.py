@@ -13,7 +13,8 @@ from sklearn_nsgf._data.labels import Classes, check_classes_in_both, check_labe
 from sklearn_nsgf._data.layout import Layout, find_layout, float_dtype
 from sklearn_nsgf._data.rows import Sample, SampleRows
 from sklearn_nsgf._data.space import Space
-from sklearn_nsgf._data.table import Table, find_table, library_of
+from sklearn_nsgf._data.table import Table, find_table
+from sklearn_nsgf._frames import library_of
 from sklearn_nsgf._sklearn import get_feature_names
 from sklearn_nsgf._warn import warn_caller
 from sklearn_nsgf.domains import UNLABELLED, any_array, is_target, source_mask

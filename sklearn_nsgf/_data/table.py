@@ -9,10 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import issparse
 
+from sklearn_nsgf._frames import CATEGORICAL_DTYPES, column_of, dtype_of, library_of, values_of
 from sklearn_nsgf._sklearn import get_feature_names
-
-# Of pandas and of polars.
-CATEGORICAL_DTYPES = {"category", "bool", "boolean", "Categorical", "Enum", "Boolean"}
 
 
 class Table(NamedTuple):
@@ -43,7 +41,7 @@ class Table(NamedTuple):
 
     def encode(self, X, name: str):
         """A frame or an array of objects as floats, with codes in place of categories; else X itself."""
-        is_mixed = library_of(X) or getattr(X, "dtype", None) == object or _is_mixed(X)
+        is_mixed = library_of(X) or getattr(X, "dtype", None) == np.dtype(object) or _is_mixed(X)
         if not self.categories or not is_mixed:
             return X
         X = _as_table(X)
@@ -53,9 +51,9 @@ class Table(NamedTuple):
         titles = [f"column {self.title(place)!r} of {name}" for place in range(X.shape[1])]
         return np.column_stack(
             [
-                self._codes(place, title, _column(X, place))
+                self._codes(place, title, column_of(X, place))
                 if place in self.categories
-                else _floats(_column(X, place), title)
+                else _floats(column_of(X, place), title)
                 for place, title in enumerate(titles)
             ]
         )
@@ -136,15 +134,6 @@ def _category_series(package, values: np.ndarray, categories: np.ndarray, dtype:
     return package.Series(values).astype(dtype or values.dtype).array
 
 
-def library_of(X) -> str | None:
-    """pandas or polars, if `X` is a frame of it; neither is imported for this."""
-    for name in ("pandas", "polars"):
-        package = sys.modules.get(name)
-        if package is not None and isinstance(X, package.DataFrame):
-            return name
-    return None
-
-
 def find_table(X, y, categorical_features) -> Table:
     """What is to be known of the columns of two samples; `y` is None if there is only one.
 
@@ -160,7 +149,7 @@ def find_table(X, y, categorical_features) -> Table:
     """
     samples = [each if issparse(each) else _as_table(each) for each in (X, y) if each is not None]
     dtypes = [
-        [_dtype_name(each, place) for place in range(each.shape[1])] if library_of(each) else []
+        [dtype_of(column_of(each, place)) for place in range(each.shape[1])] if library_of(each) else []
         for each in samples
     ]
     table = Table(library_of(X), get_feature_names(X), dtypes=(dtypes[0], dtypes[-1]))
@@ -174,12 +163,12 @@ def find_table(X, y, categorical_features) -> Table:
             for each in samples
             if library_of(each)
             for place in range(each.shape[1])
-            if _base_dtype(_column(each, place).dtype) in CATEGORICAL_DTYPES
+            if dtype_of(column_of(each, place)) in CATEGORICAL_DTYPES
         }
     if samples[0].shape[1:] != samples[-1].shape[1:]:
         return table
     categories = {
-        place: _categories([_column(each, place) for each in samples], f"column {table.title(place)!r}")
+        place: _categories([column_of(each, place) for each in samples], f"column {table.title(place)!r}")
         for place in sorted(places)
     }
     return table._replace(n_columns=samples[0].shape[1], categories=categories)
@@ -228,26 +217,13 @@ def _is_mixed(X) -> bool:
     return isinstance(X, (list, tuple)) and any(isinstance(each, str) for row in X for each in np.ravel(row))
 
 
-def _column(X, place: int):
-    return X.iloc[:, place] if library_of(X) == "pandas" else X[:, place]
-
-
-def _dtype_name(X, place: int) -> str:
-    return _base_dtype(_column(X, place).dtype)
-
-
-def _base_dtype(dtype) -> str:
-    """Name of a dtype, without the parameters that polars' have."""
-    return str(dtype.base_type() if hasattr(dtype, "base_type") else dtype)
-
-
 def _categories(columns: Sequence, title: str) -> np.ndarray:
     """All values, in the order of a categorical dtype or sorted."""
     values: list = []
     for column in columns:
-        if _base_dtype(column.dtype) == "category":
+        if dtype_of(column) == "category":
             found = column.cat.categories.to_numpy()
-        elif _base_dtype(column.dtype) == "Enum":
+        elif dtype_of(column) == "Enum":
             found = column.dtype.categories.to_numpy()
         else:
             found = _distinct(column, title)[0]
@@ -258,7 +234,7 @@ def _categories(columns: Sequence, title: str) -> np.ndarray:
 
 def _distinct(column, title: str) -> tuple[np.ndarray, np.ndarray]:
     """Values of a categorical column, none of them missing, and the place of each row's among them."""
-    values = column.to_numpy() if hasattr(column, "to_numpy") else np.asarray(column)
+    values = values_of(column)
     if values.dtype.kind == "f":
         missing = np.isnan(values)
     elif values.dtype == object:
@@ -281,7 +257,7 @@ def _distinct(column, title: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _floats(column, title: str) -> np.ndarray:
-    values = column.to_numpy() if hasattr(column, "to_numpy") else np.asarray(column)
+    values = values_of(column)
     try:
         return values.astype(np.float64)
     except (TypeError, ValueError) as error:
