@@ -219,3 +219,10 @@ def test_a_search_over_images():
     assert search.fit(images(24, 6, 5, 3)).best_params_["blur"] in (0.1, 0.5)
     source, target = images(24, 6, 5), images(24, 6, 5, seed=1)
     assert search.fit(source, target).transform(source).shape == source.shape
+
+
+def test_volumes_are_told_to_be_rows():
+    """As many voxels each way could be channels of an image, and five dimensions are none."""
+    for shape in [(4, 16, 16, 16), (4, 3, 8, 8, 8)]:
+        with pytest.raises(ValueError, match=r"Pass volumes .*as rows, X.reshape\(len\(X\), -1\)"):
+            SinkhornFlowTransport().fit(np.zeros(shape))

@@ -121,7 +121,8 @@ def find_layout(sample_shape, image_shape, channel_axis) -> Layout:
     if len(picture) != 3:
         raise ValueError(
             f"X has {len(picture) + 1} dimensions; expected rows (n, n_features) or images (n, H, W), "
-            "(n, H, W, C) or (n, C, H, W)."
+            "(n, H, W, C) or (n, C, H, W). Pass volumes and series as rows, X.reshape(len(X), -1), and give "
+            "answers their shape again."
         )
     candidates = [0, 2] if channel_axis is None else [{1: 0, -3: 0, 3: 2, -1: 2}.get(channel_axis)]
     if channel_axis is None:
@@ -129,7 +130,8 @@ def find_layout(sample_shape, image_shape, channel_axis) -> Layout:
     if len(candidates) != 1 or candidates[0] is None:
         raise ValueError(
             f"channel_axis={channel_axis}, and images of shape {picture}: which axis of X holds the "
-            "channels? Pass channel_axis=-1 for (n, H, W, C) or channel_axis=1 for (n, C, H, W)."
+            "channels? Pass channel_axis=-1 for (n, H, W, C) or channel_axis=1 for (n, C, H, W). Pass volumes "
+            "as rows, X.reshape(len(X), -1), and give answers their shape again."
         )
     return Layout(tuple(sample_shape), picture, candidates[0])
 
