@@ -24,15 +24,12 @@ class Paths(Protocol):
         Number of minibatches in all.
     blur : float or (float, float)
         In the units of the flow.
-    pool_task : str or None
-        What callbacks call the making of the pool, where that is a task of its own.
     training_task : str
         What callbacks call the training.
     """
 
     n_blocks: int
     blur: Any
-    pool_task: str | None
     training_task: str
 
     def n_points(self, strata: list[Stratum]) -> int:
@@ -59,7 +56,6 @@ class SinkhornPaths(NamedTuple):
     tol: float
     n_jobs: int | None
 
-    pool_task = "Sinkhorn pool"
     training_task = "training"
 
     def n_points(self, strata: list[Stratum]) -> int:
@@ -104,7 +100,6 @@ class StraightPaths(NamedTuple):
     blur: float
     n_jobs: int | None
 
-    pool_task = None
     training_task = "straight flow"
 
     def n_points(self, strata: list[Stratum]) -> int:

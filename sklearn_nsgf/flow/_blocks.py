@@ -35,6 +35,8 @@ class BlockMaker(Protocol):
     n_at_once : int
         Number of blocks that are best made together: a power of two. They differ by rounding from the same
         blocks made alone.
+    differs : bool
+        Whether blocks of different seeds hold different paths.
     """
 
     @property
@@ -45,6 +47,9 @@ class BlockMaker(Protocol):
 
     @property
     def n_at_once(self) -> int: ...
+
+    @property
+    def differs(self) -> bool: ...
 
     def __call__(self, seeds: Seeds) -> Tensor:
         """Return the blocks of these seeds, of shape (n_blocks, n_paths, n_nodes, n_features)."""
@@ -65,6 +70,7 @@ class StackedBlocks:
         self.n_paths = sum(maker.n_paths for maker in makers)
         self.block_shape = (self.n_paths, *makers[0].block_shape[1:])
         self.n_at_once = max(maker.n_at_once for maker in makers)
+        self.differs = any(maker.differs for maker in makers)
 
     def __call__(self, seeds: Seeds) -> Tensor:
         if len(self.makers) == 1:
@@ -108,6 +114,8 @@ class SinkhornFlows:
     ----------
     n_at_once : int
         Number of flows simulated side by side, a power of two.
+    differs : bool
+        Whether one flow differs from another: not if each takes all rows of both sides.
     n_problems, n_converged : int
         Number of Sinkhorn problems so far, and of those that met the tolerance.
     marginal_error : float
@@ -142,6 +150,7 @@ class SinkhornFlows:
         self.device, self.n_jobs = torch.device(device), n_jobs
         self.flow_options = {"n_steps": n_steps, **flow_options}
         self.block_shape = n_particles, n_steps + 1, source.n_features
+        self.differs = not (source.draws_all(n_particles) and target.draws_all(self.n_targets))
         self.n_converged = self.n_problems = 0
         self.marginal_error = 0.0
 
@@ -226,6 +235,10 @@ class Couplings:
         self.n_sources, self.n_targets = (int(min(n_points, side.n_rows)) for side in (source, target))
         self.n_paths = max(self.n_sources, self.n_targets)
         self.block_shape = self.n_paths, 2, source.n_features
+        # A pair of whole samples of one size has one assignment.
+        is_assignment = coupling == "exact" and self.n_sources == self.n_targets
+        draws_all = source.draws_all(self.n_sources) and target.draws_all(self.n_targets)
+        self.differs = not (is_assignment and draws_all)
         self.device, self.n_jobs, self.coupling_options = torch.device(device), n_jobs, coupling_options
 
     def __call__(self, seeds: Seeds) -> Tensor:
