@@ -131,7 +131,7 @@ def learn_leg(
         n_iter_no_change=settings.n_iter_no_change,
         beats_network=before is not None and not before.is_at_rest,
     )
-    paths.report(pool.maker.makers, pool.n_made, settings.verbose)
+    paths.report(pool, settings.verbose)
     if settings.verbose:
         logger.info("%s trained %d iterations, loss %.3g", name, result.curves.n_iter, result.curves.loss[-1])
     curves = result.curves if before is None else before.curves.then(result.curves)

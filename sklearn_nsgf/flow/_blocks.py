@@ -37,6 +37,8 @@ class BlockMaker(Protocol):
         blocks made alone.
     differs : bool
         Whether blocks of different seeds hold different paths.
+    n_failed : int
+        Number of problems so far that took all the rounds they may and were not solved.
     """
 
     @property
@@ -50,6 +52,9 @@ class BlockMaker(Protocol):
 
     @property
     def differs(self) -> bool: ...
+
+    @property
+    def n_failed(self) -> int: ...
 
     def __call__(self, seeds: Seeds) -> Tensor:
         """Return the blocks of these seeds, of shape (n_blocks, n_paths, n_nodes, n_features)."""
@@ -71,6 +76,10 @@ class StackedBlocks:
         self.block_shape = (self.n_paths, *makers[0].block_shape[1:])
         self.n_at_once = max(maker.n_at_once for maker in makers)
         self.differs = any(maker.differs for maker in makers)
+
+    @property
+    def n_failed(self) -> int:
+        return sum(maker.n_failed for maker in self.makers)
 
     def __call__(self, seeds: Seeds) -> Tensor:
         if len(self.makers) == 1:
@@ -116,8 +125,8 @@ class SinkhornFlows:
         Number of flows simulated side by side, a power of two.
     differs : bool
         Whether one flow differs from another: not if each takes all rows of both sides.
-    n_problems, n_converged : int
-        Number of Sinkhorn problems so far, and of those that met the tolerance.
+    n_problems, n_converged, n_failed : int
+        Number of Sinkhorn problems so far, of those that met the tolerance, and of the others.
     marginal_error : float
         Largest marginal error of all of them.
 
@@ -173,6 +182,10 @@ class SinkhornFlows:
         return torch.cat([paths for paths, _, _ in flows])
 
     @property
+    def n_failed(self) -> int:
+        return self.n_problems - self.n_converged
+
+    @property
     def n_at_once(self) -> int:
         n_numbers = self.n_particles * (self.n_targets + 2 * self.target.n_features)
         n_flows = max(1, _SIZE_AT_ONCE[self.device.type] // n_numbers)
@@ -218,7 +231,7 @@ class Couplings:
     torch.Size([120, 2, 2])
     """
 
-    n_at_once = 1
+    n_at_once, n_failed = 1, 0
 
     def __init__(
         self,

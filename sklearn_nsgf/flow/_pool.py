@@ -15,6 +15,9 @@ from sklearn_nsgf.flow._path import PathSample, straight_path
 _N_FIRST = 2
 # A pool that has room for no more blocks renews an eighth of them at a time.
 _RENEWED_SHARE = 8
+# Problems that may fail before no more blocks are made: each takes a second or more. Few flows were better
+# than flows of fewer rounds, measured on heavy tails.
+_MOST_FAILED = 15
 # Bytes that a pool takes if nothing else is said.
 _LARGEST_POOL = 2**30
 # Bytes of the blocks that are made in one go, if a single group does not take more.
@@ -32,7 +35,7 @@ class TrajectoryPool:
     all expected draws see every block that there is room for. From then on new blocks take the place of the
     oldest, a few at a time. None is made that no draw could see. Every block has a seed of its own, and the
     same blocks are always made together: they are the same, bit by bit, however many are asked for at a time.
-    If blocks do not differ, one is made.
+    If blocks do not differ, one is made. If too many of their problems cannot be solved, draws make no more.
 
     Parameters
     ----------
@@ -57,6 +60,8 @@ class TrajectoryPool:
         Number of blocks held at a time.
     n_made : int
         Number of blocks made so far.
+    is_cut : bool
+        Whether blocks were due and not made, since too many of their problems cannot be solved.
 
     Examples
     --------
@@ -91,6 +96,7 @@ class TrajectoryPool:
         most_held = max(1, _LARGEST_POOL // (math.prod(maker.block_shape) * dtype.itemsize))
         self.n_held = min(n_held or most_held, len(self.seeds))
         self.n_made = self.n_drawn = 0
+        self.is_cut = False
 
     def fill(self) -> None:
         """Make as many blocks as there is room for, unless they are there."""
@@ -135,6 +141,9 @@ class TrajectoryPool:
         n_later = len(self.seeds) - n_first
         n_due = n_first + math.ceil(n_later * min(1.0, self.n_drawn / self.n_draws))
         if n_due <= self.n_made:
+            return
+        if self.maker.n_failed >= _MOST_FAILED:
+            self.is_cut = True
             return
         if self.n_made < self.n_held:
             self._make_until(min(max(n_due, 2 * self.n_made), self.n_held))

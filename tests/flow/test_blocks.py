@@ -121,7 +121,7 @@ def test_the_number_of_threads_is_given_back():
 
 def test_stacked_blocks_have_a_part_from_each_maker():
     class Maker:
-        n_paths, block_shape, n_at_once, differs = 3, (3, 2, 1), 1, True
+        n_paths, block_shape, n_at_once, differs, n_failed = 3, (3, 2, 1), 1, True, 2
 
         def __init__(self, value):
             self.value = value
@@ -134,6 +134,7 @@ def test_stacked_blocks_have_a_part_from_each_maker():
     seeds = np.random.SeedSequence(0).spawn(4)
     blocks = stacked(seeds)
     assert blocks.shape == (4, *stacked.block_shape) == (4, 6, 2, 1)
+    assert stacked.n_failed == 4
     assert ((blocks[:, :3] < 1) & (blocks[:, 3:] >= 10)).all()
     assert len(blocks.unique()) == 8  # each part of each block has a seed of its own
     torch.testing.assert_close(torch.cat([stacked(seeds[:1]), stacked(seeds[1:])]), blocks, rtol=0, atol=0)

@@ -34,11 +34,12 @@ class Numbered:
 
     n_paths, block_shape, differs = 3, (3, 2, 1), True
 
-    def __init__(self, n_at_once=1):
-        self.n_at_once, self.sizes = n_at_once, []
+    def __init__(self, n_at_once=1, n_failing=0):
+        self.n_at_once, self.sizes, self.n_failing, self.n_failed = n_at_once, [], n_failing, 0
 
     def __call__(self, seeds):
         self.sizes.append(len(seeds))
+        self.n_failed += self.n_failing * len(seeds)
         numbers = torch.tensor([float(seed.spawn_key[-1]) for seed in seeds])
         return numbers[:, None, None, None].expand(-1, *self.block_shape)
 
@@ -46,7 +47,7 @@ class Numbered:
 class Given:
     """A single block of given paths."""
 
-    n_at_once, differs = 1, False
+    n_at_once, differs, n_failed = 1, False, 0
 
     def __init__(self, paths):
         self.paths, self.n_paths, self.block_shape = paths, len(paths), paths.shape
@@ -130,6 +131,22 @@ def test_a_pool_that_grows_holds_the_blocks_of_a_full_one(monkeypatch, n_at_once
         sizes.append(pool.n_made)
         assert torch.equal(pool.blocks[: pool.n_made], full[: pool.n_made])
     assert list(dict.fromkeys(sizes)) == {1: [2, 4, 8, 15], 4: [5, 13, 15]}[n_at_once]
+
+
+@pytest.mark.parametrize(
+    ("n_failing", "n_made", "n_rolled"),
+    [(0, 32, 32), (1, 16, 15), (5, 4, 3), (7, 4, 3), (8, 2, 2), (20, 2, 2)],
+)
+def test_a_pool_makes_no_more_once_15_problems_have_failed(n_failing, n_made, n_rolled):
+    """So many in each block: those that are due next are not made."""
+    maker = Numbered(n_failing=n_failing)
+    pool = TrajectoryPool(maker, n_blocks=32, n_draws=100, seed=0)
+    held = held_at_each_draw(pool, 100)
+    assert held[-1] == list(range(n_made))
+    assert pool.is_cut == (n_made < 32)
+    # Two held at a time are renewed one by one.
+    rolling = TrajectoryPool(Numbered(n_failing=n_failing), n_blocks=32, n_held=2, n_draws=100, seed=0)
+    assert held_at_each_draw(rolling, 100)[-1] == [n_rolled - 2, n_rolled - 1]
 
 
 def test_draws_come_from_all_blocks_made_so_far():
