@@ -265,9 +265,7 @@ class SingleFlowTransport(BaseFlowTransport):
     def _paths(self, space: Space) -> Paths:
         """What the leg is learnt from."""
 
-    @property
-    def _n_phases(self) -> int:
-        return 2
+    _n_phases = 1
 
     def _n_steps(self) -> tuple[int, ...]:
         return (self.n_steps,)

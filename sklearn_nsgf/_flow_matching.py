@@ -27,10 +27,12 @@ class FlowMatchingTransport(SingleFlowTransport):
     coupling_batch_size : int, default=512
         Number of points in each of the two paired minibatches, capped by the rows there are.
     n_couplings : int, default=512
-        Number of paired minibatches in the whole training.
+        Number of paired minibatches in a training of `max_iter` steps. They are made as it goes on: one that
+        stops early makes fewer. A single one is made if each would take all rows of both samples, and pair
+        them in the same way.
     pool_size : int or None, default=None
-        Number of paired minibatches held at a time. Later ones are made during training and replace the
-        oldest. None holds as many as fit in 1 GiB.
+        Number of paired minibatches held at a time. Further ones replace the oldest. None holds as many as
+        fit in 1 GiB.
     blur : "auto", float, default="auto"
         For `coupling="sinkhorn"`: the square root of the entropic temperature, as a fraction of the target's
         root mean squared pairwise distance. "auto" depends on the number of features.
@@ -162,7 +164,6 @@ class FlowMatchingTransport(SingleFlowTransport):
     True
     """
 
-    _n_phases = 1
     _parameter_constraints: dict = {
         **SHARED,
         **COUPLING,

@@ -50,7 +50,8 @@ class NSGFPlusPlus(BaseFlowTransport):
         Steps eta_k of the particle flows, in (0, 1]. "harmonic" is 1 / (T - k): the steps cover equal parts
         of the way, and the last one ends on the target. A float is the paper's constant step.
     n_flows : int, default=32
-        Number of particle flows in the trajectory pool.
+        Number of particle flows in a training of `max_iter` steps. They are made as it goes on: one that
+        stops early makes fewer. A single one is made if each would take all rows of both samples.
     flow_batch_size : int, default=1024
         Number of source points and of target points in each particle flow, capped by the smaller sample.
         Larger flows are straighter; their cost grows with the square.
@@ -64,10 +65,12 @@ class NSGFPlusPlus(BaseFlowTransport):
     coupling_batch_size : int, default=512
         Number of points in each of the two paired minibatches, capped by the rows there are.
     n_couplings : int, default=512
-        Number of paired minibatches in the whole training.
+        Number of paired minibatches in a training of `max_iter` steps. They are made as it goes on: one that
+        stops early makes fewer. A single one is made if each would take all rows of both samples, and pair
+        them in the same way.
     pool_size : int or None, default=None
-        Number of particle flows, and then of paired minibatches, held at a time. Later ones are made during
-        training and replace the oldest. None holds as many as fit in 1 GiB.
+        Number of particle flows, and then of paired minibatches, held at a time. Further ones replace the
+        oldest. None holds as many as fit in 1 GiB.
     solver : {"euler", "midpoint", "heun", "rk4"}, default="euler"
         ODE integrator of both learnt flows.
     network : Module, callable or None, default=None
@@ -284,7 +287,7 @@ class NSGFPlusPlus(BaseFlowTransport):
 
     @property
     def _n_phases(self) -> int:
-        return 3 + (self.transition == "predicted")
+        return 2 + (self.transition == "predicted")
 
     def _n_steps(self) -> tuple[int, ...]:
         check_scalar(self.n_sinkhorn_steps, "n_sinkhorn_steps", Integral, min_val=1, max_val=5)

@@ -33,13 +33,13 @@ class SinkhornFlowTransport(SingleFlowTransport):
         Steps eta_k of the particle flows, in (0, 1]. "harmonic" is 1 / (T - k): the steps cover equal parts
         of the way, and the last one ends on the target. A float is the paper's constant step.
     n_flows : int, default=32
-        Number of particle flows in the trajectory pool.
+        Number of particle flows in a training of `max_iter` steps. They are made as it goes on: one that
+        stops early makes fewer. A single one is made if each would take all rows of both samples.
     flow_batch_size : int, default=1024
         Number of source points and of target points in each particle flow, capped by the smaller sample.
         Larger flows are straighter; their cost grows with the square.
     pool_size : int or None, default=None
-        Number of flows held at a time. Later ones are made during training and replace the oldest. None holds
-        as many as fit in 1 GiB.
+        Number of flows held at a time. Further ones replace the oldest. None holds as many as fit in 1 GiB.
     sinkhorn_tol : float, default=0.002
         L1 error of the marginals at which a Sinkhorn problem counts as solved.
     solver : {"euler", "midpoint", "heun", "rk4"}, default="euler"

@@ -37,7 +37,6 @@ __all__ = [
     "check_method_params",
     "fit_context",
     "get_feature_names",
-    "has_callbacks",
     "in_container",
     "output_container",
     "safe_indexing",
@@ -58,8 +57,3 @@ def output_container(estimator) -> str:
 def in_container(estimator, X, original=None):
     """Rows as `set_output` asks for them, with the index of the rows that they come from."""
     return _wrap_data_with_container("transform", X, original, estimator)
-
-
-def has_callbacks(estimator) -> bool:
-    """Whether `set_callbacks` has given the estimator any."""
-    return bool(getattr(estimator, "_skl_callbacks", None))

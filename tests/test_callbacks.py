@@ -11,7 +11,6 @@ from sklearn.model_selection import GridSearchCV
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
 from sklearn_nsgf._learning import learn
 from sklearn_nsgf.domains import stack_domains
-from sklearn_nsgf.flow import _pool
 from sklearn_nsgf.metrics import make_transport_scorer
 
 callback = pytest.importorskip("sklearn.callback", reason="scikit-learn before 1.9 has no callbacks")
@@ -26,10 +25,10 @@ ESTIMATORS = {
     "predicted": NSGFPlusPlus(**SMALL, **FLOWS, **COUPLINGS, transition="predicted"),
 }
 PHASES = {
-    "sinkhorn": ["Sinkhorn pool", "training"],
+    "sinkhorn": ["training"],
     "matching": ["straight flow"],
-    "direct": ["Sinkhorn pool", "training", "straight flow"],
-    "predicted": ["Sinkhorn pool", "training", "time predictor", "straight flow"],
+    "direct": ["training", "straight flow"],
+    "predicted": ["training", "time predictor", "straight flow"],
 }
 
 
@@ -81,7 +80,7 @@ def test_tasks(name):
     assert sorted(recorder.begun) == sorted(recorder.ended)
     for phase, n_steps in recorder.finished:
         steps = [path for path in recorder.ended if path[1:2] == (phase,) and len(path) == 3]
-        assert len(steps) == n_steps == (10 if phase == "Sinkhorn pool" else 30)
+        assert len(steps) == n_steps == 30
 
 
 def modes():
@@ -126,30 +125,18 @@ def test_the_monitor_sees_the_estimator_as_it_is():
     assert scores[3] == pytest.approx(scores[1])
 
 
-@pytest.mark.parametrize("phase", ["Sinkhorn pool", "training", "time predictor", "straight flow"])
+@pytest.mark.parametrize("phase", ["training", "time predictor", "straight flow"])
 def test_a_callback_stops_a_phase(phase):
     recorder = Recorder({phase: 3})
     est = fresh("predicted", recorder, early_stopping=False).fit(*two_clouds(100, 90))
     steps = [path[1] for path in recorder.ended if len(path) == 3]
     counts = {each: steps.count(each) for each in PHASES["predicted"]}
     assert counts.pop(phase) == 3
-    assert set(counts.values()) <= {10, 30}
+    assert set(counts.values()) == {30}
     assert [name for name, _ in recorder.finished] == PHASES["predicted"]
     if phase == "training":
         assert est.sinkhorn_flow_.n_iter_ == 6
     assert np.isfinite(est.transform(two_clouds()[0])).all()
-
-
-def test_a_stopped_pool_holds_what_there_was():
-    """All flows of a group, which are simulated side by side: nine when four have been asked for."""
-    recorder = Recorder({"Sinkhorn pool": 1})
-    whole = fresh("sinkhorn", early_stopping=False, n_flows=40, flow_batch_size=200).fit(
-        *two_clouds(300, 300)
-    )
-    stopped = fresh("sinkhorn", recorder, early_stopping=False, n_flows=40, flow_batch_size=200).fit(
-        *two_clouds(300, 300)
-    )
-    assert not np.array_equal(whole.transform(two_clouds()[0]), stopped.transform(two_clouds()[0]))
 
 
 def test_listening_changes_nothing(name):
@@ -202,16 +189,6 @@ def test_a_monitor_in_a_search():
     assert np.isfinite([row["energy"] for row in log.data]).all()
 
 
-def test_a_pool_reports_as_often_as_it_says(monkeypatch):
-    """Found in review: a pool that holds fewer flows than there are announced ten reports and made four."""
-    monkeypatch.setattr(_pool, "_LARGEST_POOL", 4 * 4 * 16 * 6 * 2)  # four flows of 16 points and six nodes
-    recorder = Recorder()
-    fresh("sinkhorn", recorder).fit(*two_clouds(100, 90))
-    assert recorder.finished[0] == ("Sinkhorn pool", 4)
-    assert recorder.ended.count(("fit", "Sinkhorn pool", "flows")) == 4
-    assert sorted(recorder.begun) == sorted(recorder.ended)
-
-
 def test_a_phase_that_is_interrupted_at_once_ends(monkeypatch):
     """Ctrl-C before the first step of the straight flow: the fit ends well, and so do all its tasks."""
     trained = learn.train_network
@@ -232,4 +209,6 @@ def test_a_phase_that_is_interrupted_at_once_ends(monkeypatch):
 def test_verbose_logs_a_line_for_each_phase(caplog, name):
     with caplog.at_level(logging.INFO, logger="sklearn_nsgf"):
         fresh(name, verbose=1).fit(*two_clouds(60, 50))
-    assert len(caplog.records) == len(PHASES[name])
+    simulations = [record for record in caplog.records if record.msg.startswith("simulated")]
+    assert len(simulations) == (name != "matching")
+    assert len(caplog.records) == len(PHASES[name]) + len(simulations)

@@ -18,6 +18,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_nsgf import SinkhornFlowTransport
+from sklearn_nsgf._learning import training
+from sklearn_nsgf.flow import _blocks
 from sklearn_nsgf.metrics import energy_distance
 from sklearn_nsgf.networks import MLP
 
@@ -265,9 +267,40 @@ def test_a_collapsed_source_is_warned_about():
 
 def test_unsolved_problems_are_warned_about():
     source, target = two_clouds()
-    with pytest.warns(ConvergenceWarning, match="Raise blur") as warned:
+    with pytest.warns(ConvergenceWarning, match="raise blur") as warned:
         small(blur=1e-3, sinkhorn_tol=1e-12).fit(source, target)
     assert warned[0].filename == __file__
+
+
+def test_problems_that_fail_keep_further_flows_from_being_made(monkeypatch):
+    """All five of each flow here: 15 of them are reached with the fourth. The remedies are named."""
+    monkeypatch.setattr(_blocks, "_SIZE_AT_ONCE", {"cpu": 1})
+    source, target = two_clouds()
+    message = r'100.0% of .* only 4 of 20 flows .* set frame="quantile".* raise blur .* or sinkhorn_tol'
+    with pytest.warns(ConvergenceWarning, match=message):
+        est = small(n_flows=20, flow_batch_size=30, max_iter=40, blur=1e-3, sinkhorn_tol=1e-30, n_steps=5)
+        est.set_params(early_stopping=False).fit(source, target)
+
+
+def test_a_training_that_stops_early_makes_the_flows_that_it_uses(monkeypatch, caplog):
+    """After 200 steps of 4 000, 2 + 38 * 199 / 4 000 = 3.9 of 40 flows are due."""
+    monkeypatch.setattr(_blocks, "_SIZE_AT_ONCE", {"cpu": 1})
+    monkeypatch.setattr(training._EarlyStopping, "look", lambda self, network, n_iter: n_iter >= 200)
+    source, target = two_clouds()
+    est = small(n_flows=40, flow_batch_size=16, max_iter=4000, verbose=1, early_stopping=True)
+    with caplog.at_level(logging.INFO, "sklearn_nsgf"), pytest.warns(UserWarning, match="No network"):
+        est.fit(source, target)
+    assert est.n_iter_ == 200
+    assert caplog.messages[0].startswith("simulated 4 Sinkhorn flows")
+
+
+def test_whole_samples_make_one_flow(caplog):
+    """All flows of 30 to 30 rows are the same; those of 30 of 31 rows are not."""
+    for n_target, n_made in ((30, 1), (31, 8)):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "sklearn_nsgf"):
+            small(n_flows=8, verbose=1, early_stopping=False).fit(*two_clouds(30, n_target))
+        assert caplog.messages[0].startswith(f"simulated {n_made} Sinkhorn flow")
 
 
 def test_verbose_logs_a_line_a_phase(caplog):

@@ -1,12 +1,20 @@
 import copy
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 from sklearn_nsgf._learning.held_out import Distance
-from sklearn_nsgf._learning.training import _warm_up_then_cosine, time_loss, train_network
+from sklearn_nsgf._learning.training import (
+    _Adam,
+    _MovingAverage,
+    _warm_up_then_cosine,
+    time_loss,
+    train_network,
+)
 from sklearn_nsgf.flow import PathSample
 from sklearn_nsgf.networks import TimePredictor, make_network
 
@@ -99,6 +107,59 @@ def test_the_averaged_network_is_not_the_last_one():
     for ours, theirs in zip(result.network.parameters(), again.network.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert not result.network.training
+
+
+def test_the_steps_are_those_of_adam():
+    """To the byte, also where a parameter has no gradient in some steps."""
+    ours, theirs = (
+        [torch.full((3,), 2.0, requires_grad=True), torch.ones(2, requires_grad=True)] for _ in range(2)
+    )
+    mine, torchs = _Adam(ours), torch.optim.Adam(theirs, fused=True)
+    for n in range(20):
+        rate = 0.1 / (n + 1)
+        torchs.param_groups[0]["lr"] = rate
+        for (first, second), optimizer in ((ours, mine), (theirs, torchs)):
+            optimizer.zero_grad()
+            loss = (first.square() * torch.arange(3.0)).sum() + (second.exp().sum() if n % 3 else 0)
+            loss.backward()
+        mine.step(rate)
+        torchs.step()
+        assert (ours[1].grad is None) == (n % 3 == 0)
+        assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
+
+
+def test_a_fit_does_without_the_compiler():
+    """Its import takes longer than a small fit."""
+    code = """
+import sys, numpy as np
+from sklearn_nsgf import SinkhornFlowTransport
+SinkhornFlowTransport(n_flows=1, max_iter=20).fit(np.arange(40.0).reshape(20, 2))
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class Counting(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.register_buffer("count", torch.zeros(()))
+
+    def set(self, value):
+        self.weight.data.fill_(value)
+        self.count = torch.tensor(value)  # another tensor, as some modules do
+
+
+def test_the_average_is_that_of_a_tenth_of_the_steps():
+    """The first step counts in full, step k with 1 / (1 + k / 10), and with 10 / max_iter in the end."""
+    network = Counting()
+    average, expected = _MovingAverage(network, 50), 0.0
+    for k, value in enumerate(np.random.default_rng(0).normal(size=80).astype(np.float32)):
+        network.set(float(value))
+        average.update()
+        expected += (value - expected) / min(1 + k / 10, 5)
+        assert average.network.weight.item() == pytest.approx(expected, abs=1e-6)
+        assert average.network.count.item() == value
 
 
 def test_ctrl_c_keeps_what_was_learnt():

@@ -131,7 +131,7 @@ def learn_leg(
         n_iter_no_change=settings.n_iter_no_change,
         beats_network=before is not None and not before.is_at_rest,
     )
-    paths.report(pool.maker.makers, pool.n_made, settings.verbose)
+    paths.report(pool, settings.verbose)
     if settings.verbose:
         logger.info("%s trained %d iterations, loss %.3g", name, result.curves.n_iter, result.curves.loss[-1])
     curves = result.curves if before is None else before.curves.then(result.curves)
@@ -197,7 +197,7 @@ def _train(
 
 
 def make_pool(paths: Paths, strata: list[Stratum], job: FitJob, seed: int) -> TrajectoryPool:
-    """Make paths to draw from."""
+    """A pool of paths, which are made when they are drawn from."""
     makers = [
         paths.make_blocks(stratum, n, job.device)
         for stratum, n in zip(strata, allot(paths.n_points(strata), strata), strict=True)
@@ -207,7 +207,7 @@ def make_pool(paths: Paths, strata: list[Stratum], job: FitJob, seed: int) -> Tr
     if job.space.classes.are_seen:
         codes = torch.tensor([stratum.code for stratum in strata])
         labels = torch.repeat_interleave(codes, torch.tensor(n_paths)).to(job.device)
-    pool = TrajectoryPool(
+    return TrajectoryPool(
         StackedBlocks(makers),
         n_blocks=paths.n_blocks,
         seed=seed,
@@ -217,9 +217,3 @@ def make_pool(paths: Paths, strata: list[Stratum], job: FitJob, seed: int) -> Tr
         dtype=torch.float32 if len(job.space.layout.event_shape) == 1 else torch.float16,
         labels=labels,
     )
-    if paths.pool_task is None:
-        pool.fill()
-        return pool
-    with job.tasks.phase(paths.pool_task, "flows", pool.n_reports) as end_step:
-        pool.fill((lambda n_made: end_step()) if job.tasks.heard else None)
-    return pool

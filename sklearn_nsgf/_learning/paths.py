@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_nsgf._learning.strata import Stratum
 from sklearn_nsgf._warn import warn_caller
-from sklearn_nsgf.flow import BlockMaker, Couplings, SinkhornFlows
+from sklearn_nsgf.flow import BlockMaker, Couplings, SinkhornFlows, TrajectoryPool
 
 logger = logging.getLogger("sklearn_nsgf")
 
@@ -24,15 +24,12 @@ class Paths(Protocol):
         Number of minibatches in all.
     blur : float or (float, float)
         In the units of the flow.
-    pool_task : str or None
-        What callbacks call the making of the pool, where that is a task of its own.
     training_task : str
         What callbacks call the training.
     """
 
     n_blocks: int
     blur: Any
-    pool_task: str | None
     training_task: str
 
     def n_points(self, strata: list[Stratum]) -> int:
@@ -43,7 +40,7 @@ class Paths(Protocol):
         """Make paths from so many source points of a class."""
         ...
 
-    def report(self, makers: list[BlockMaker], n_blocks: int, verbose: bool) -> None:
+    def report(self, pool: TrajectoryPool, verbose: bool) -> None:
         """Say what there is to say about the paths of a training that is over."""
         ...
 
@@ -59,7 +56,6 @@ class SinkhornPaths(NamedTuple):
     tol: float
     n_jobs: int | None
 
-    pool_task = "Sinkhorn pool"
     training_task = "training"
 
     def n_points(self, strata: list[Stratum]) -> int:
@@ -81,16 +77,22 @@ class SinkhornPaths(NamedTuple):
             tol=self.tol,
         )
 
-    def report(self, makers: list[SinkhornFlows], n_blocks: int, verbose: bool) -> None:
-        converged = sum(each.n_converged for each in makers) / sum(each.n_problems for each in makers)
+    def report(self, pool: TrajectoryPool, verbose: bool) -> None:
+        makers: list[SinkhornFlows] = pool.maker.makers
+        n_failed = sum(each.n_failed for each in makers)
+        failed = n_failed / sum(each.n_problems for each in makers)
         if verbose:
-            share = 100 * converged
-            logger.info("simulated %d Sinkhorn flows, %.0f %% of their steps converged", n_blocks, share)
-        if converged < 1:
+            share = 100 * (1 - failed)
+            logger.info("simulated %d Sinkhorn flows, %.0f %% of their steps converged", pool.n_made, share)
+        if n_failed:
+            cut = (
+                f", so that only {pool.n_made} of {self.n_blocks} flows were simulated" if pool.is_cut else ""
+            )
             warn_caller(
-                f"{1 - converged:.1%} of the Sinkhorn problems did not reach sinkhorn_tol={self.tol}; the "
-                f"largest marginal error is {max(each.marginal_error for each in makers):.2g}. Raise blur "
-                f"(blur_={self.blur}) or sinkhorn_tol.",
+                f"{failed:.1%} of the Sinkhorn problems did not reach sinkhorn_tol={self.tol}{cut}; the "
+                f"largest marginal error is {max(each.marginal_error for each in makers):.2g}. If the data "
+                f'have heavy tails, set frame="quantile". Otherwise raise blur (blur_={self.blur}) or '
+                "sinkhorn_tol.",
                 ConvergenceWarning,
             )
 
@@ -104,7 +106,6 @@ class StraightPaths(NamedTuple):
     blur: float
     n_jobs: int | None
 
-    pool_task = None
     training_task = "straight flow"
 
     def n_points(self, strata: list[Stratum]) -> int:
@@ -125,7 +126,7 @@ class StraightPaths(NamedTuple):
             blur=self.blur,
         )
 
-    def report(self, makers: list[Couplings], n_blocks: int, verbose: bool) -> None:
+    def report(self, pool: TrajectoryPool, verbose: bool) -> None:
         pass
 
 

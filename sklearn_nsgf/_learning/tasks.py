@@ -13,7 +13,6 @@ import numpy as np
 from sklearn_nsgf._data.check import FlowData
 from sklearn_nsgf._data.space import Space
 from sklearn_nsgf._data.table import Table
-from sklearn_nsgf._sklearn import has_callbacks
 
 # Rows of each sample that callbacks are given.
 CALLBACK_ROWS = 1024
@@ -34,11 +33,6 @@ class FitTasks(NamedTuple):
     estimator: Any
     context: Any
     data: dict[str, Callable[[], Any]]
-
-    @property
-    def heard(self) -> bool:
-        """Whether there is any callback."""
-        return has_callbacks(self.estimator)
 
     @contextmanager
     def phase(self, name: str, step_name: str, n_steps: int) -> Iterator[Callable[..., bool]]:

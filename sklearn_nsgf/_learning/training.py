@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.adam import adam
 
 from sklearn_nsgf._learning.held_out import Distance
 from sklearn_nsgf._model.leg import Curves
@@ -146,12 +146,11 @@ def train_network(
     >>> result.curves.loss[-1] < result.curves.loss[0]
     True
     """
-    fused = next(network.parameters()).device.type in ("cpu", "cuda")
-    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=fused)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_up_then_cosine(max_iter, constant_rate))
-    average = AveragedModel(
-        network, multi_avg_fn=_moving_average(max_iter, lambda: int(average.n_averaged.item()))
-    )
+    # Lists, since to collect the parameters of a module takes as long as to clip them.
+    parameters: list[Tensor] = list(network.parameters())
+    optimizer = _Adam(parameters)
+    rate = _warm_up_then_cosine(max_iter, constant_rate)
+    average = _MovingAverage(network, max_iter)
     stopping = (
         None if criterion is None else _EarlyStopping(criterion, network, n_iter_no_change, beats_network)
     )
@@ -168,21 +167,20 @@ def train_network(
             batch_loss = loss(trained, draw(batch_size))
             optimizer.zero_grad()
             batch_loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT_NORM)
-            optimizer.step()
-            scheduler.step()
-            average.update_parameters(network)
+            nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT_NORM)
+            optimizer.step(learning_rate * rate(n_iter - 1))
+            average.update()
             losses.append(batch_loss.detach())
             n_done = n_iter
             last = n_iter == max_iter
             is_evaluation = last or n_iter % interval == 0
             if stopping is not None and (is_evaluation or stopping.is_due(n_iter)):
-                last |= stopping.look(average.module, n_iter)
+                last |= stopping.look(average.network, n_iter)
             if is_evaluation or last:
                 records.append((n_iter, _finite_mean(losses, n_iter)))
                 losses = []
                 logger.debug("iteration %d of %d: loss %.3g", n_iter, max_iter, records[-1][1])
-                if (report is not None and report(average.module, last)) or last:
+                if (report is not None and report(average.network, last)) or last:
                     break
     except KeyboardInterrupt:
         if n_done == 0:
@@ -192,7 +190,7 @@ def train_network(
             records.append((n_done, _finite_mean(losses, n_done)))
     n_kept, looks = n_done, []
     if stopping is not None:
-        n_kept, looks = stopping.restore_best(average.module), stopping.looks
+        n_kept, looks = stopping.restore_best(average.network), stopping.looks
     curves = Curves(
         [loss for _, loss in records],
         [value for _, value in looks],
@@ -201,7 +199,7 @@ def train_network(
         n_done,
         n_kept,
     )
-    return TrainingResult(average.module.eval(), curves, interrupted)
+    return TrainingResult(average.network.eval(), curves, interrupted)
 
 
 def evaluation_interval(max_iter: int) -> int:
@@ -269,12 +267,66 @@ def _warm_up_then_cosine(max_iter: int, constant_rate: bool) -> Callable[[int], 
     return factor
 
 
-def _moving_average(max_iter: int, n_averaged: Callable[[], int]) -> Callable[..., None]:
-    """Exponential moving average over the last share of the steps, of those so far at first."""
+class _Adam:
+    """What `torch.optim.Adam` does by default, fused where it can be.
+
+    That class imports torch's compiler, which takes more than a second, as long as a small fit.
+    """
+
+    def __init__(self, parameters: list[Tensor]) -> None:
+        self.parameters = parameters
+        self.fused = parameters[0].device.type in ("cpu", "cuda")
+        self.means = [torch.zeros_like(each) for each in parameters]
+        self.squares = [torch.zeros_like(each) for each in parameters]
+        devices = [each.device if self.fused else None for each in parameters]
+        self.n_steps = [torch.zeros((), dtype=torch.float32, device=device) for device in devices]
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
 
     @torch.no_grad()
-    def update(averages: list[Tensor], parameters: list[Tensor], _: Tensor) -> None:
-        window = min(1 + AVERAGING * n_averaged(), max(1.0, AVERAGING * max_iter))
-        torch._foreach_lerp_(averages, parameters, 1 / window)
+    def step(self, rate: float) -> None:
+        """Take a step with that learning rate; a parameter without a gradient stays."""
+        moved = [k for k, parameter in enumerate(self.parameters) if parameter.grad is not None]
+        adam(
+            [self.parameters[k] for k in moved],
+            [cast(Tensor, self.parameters[k].grad) for k in moved],
+            [self.means[k] for k in moved],
+            [self.squares[k] for k in moved],
+            [],
+            [self.n_steps[k] for k in moved],
+            fused=self.fused,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=rate,
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
 
-    return update
+
+class _MovingAverage:
+    """Exponential moving average of a network over the last share of the steps, of those so far at first.
+
+    Attributes
+    ----------
+    network : Module
+        With the averaged parameters, and the buffers as they are.
+    """
+
+    def __init__(self, network: nn.Module, max_iter: int) -> None:
+        self.network, self.trained = copy.deepcopy(network), network
+        self.averages: list[Tensor] = list(self.network.parameters())
+        self.parameters: list[Tensor] = list(network.parameters())
+        self.n_steps, self.largest_window = 0, max(1.0, AVERAGING * max_iter)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the parameters that a step has led to."""
+        window = min(1 + AVERAGING * self.n_steps, self.largest_window)
+        torch._foreach_lerp_(self.averages, self.parameters, 1 / window)
+        for mine, theirs in zip(self.network.buffers(), self.trained.buffers(), strict=True):
+            mine.copy_(theirs)
+        self.n_steps += 1

@@ -35,6 +35,10 @@ class BlockMaker(Protocol):
     n_at_once : int
         Number of blocks that are best made together: a power of two. They differ by rounding from the same
         blocks made alone.
+    differs : bool
+        Whether blocks of different seeds hold different paths.
+    n_failed : int
+        Number of problems so far that took all the rounds they may and were not solved.
     """
 
     @property
@@ -45,6 +49,12 @@ class BlockMaker(Protocol):
 
     @property
     def n_at_once(self) -> int: ...
+
+    @property
+    def differs(self) -> bool: ...
+
+    @property
+    def n_failed(self) -> int: ...
 
     def __call__(self, seeds: Seeds) -> Tensor:
         """Return the blocks of these seeds, of shape (n_blocks, n_paths, n_nodes, n_features)."""
@@ -65,6 +75,11 @@ class StackedBlocks:
         self.n_paths = sum(maker.n_paths for maker in makers)
         self.block_shape = (self.n_paths, *makers[0].block_shape[1:])
         self.n_at_once = max(maker.n_at_once for maker in makers)
+        self.differs = any(maker.differs for maker in makers)
+
+    @property
+    def n_failed(self) -> int:
+        return sum(maker.n_failed for maker in self.makers)
 
     def __call__(self, seeds: Seeds) -> Tensor:
         if len(self.makers) == 1:
@@ -108,8 +123,10 @@ class SinkhornFlows:
     ----------
     n_at_once : int
         Number of flows simulated side by side, a power of two.
-    n_problems, n_converged : int
-        Number of Sinkhorn problems so far, and of those that met the tolerance.
+    differs : bool
+        Whether one flow differs from another: not if each takes all rows of both sides.
+    n_problems, n_converged, n_failed : int
+        Number of Sinkhorn problems so far, of those that met the tolerance, and of the others.
     marginal_error : float
         Largest marginal error of all of them.
 
@@ -142,6 +159,7 @@ class SinkhornFlows:
         self.device, self.n_jobs = torch.device(device), n_jobs
         self.flow_options = {"n_steps": n_steps, **flow_options}
         self.block_shape = n_particles, n_steps + 1, source.n_features
+        self.differs = not (source.draws_all(n_particles) and target.draws_all(self.n_targets))
         self.n_converged = self.n_problems = 0
         self.marginal_error = 0.0
 
@@ -162,6 +180,10 @@ class SinkhornFlows:
             )
         self.marginal_error = max(self.marginal_error, *errors)
         return torch.cat([paths for paths, _, _ in flows])
+
+    @property
+    def n_failed(self) -> int:
+        return self.n_problems - self.n_converged
 
     @property
     def n_at_once(self) -> int:
@@ -209,7 +231,7 @@ class Couplings:
     torch.Size([120, 2, 2])
     """
 
-    n_at_once = 1
+    n_at_once, n_failed = 1, 0
 
     def __init__(
         self,
@@ -226,6 +248,10 @@ class Couplings:
         self.n_sources, self.n_targets = (int(min(n_points, side.n_rows)) for side in (source, target))
         self.n_paths = max(self.n_sources, self.n_targets)
         self.block_shape = self.n_paths, 2, source.n_features
+        # A pair of whole samples of one size has one assignment.
+        is_assignment = coupling == "exact" and self.n_sources == self.n_targets
+        draws_all = source.draws_all(self.n_sources) and target.draws_all(self.n_targets)
+        self.differs = not (is_assignment and draws_all)
         self.device, self.n_jobs, self.coupling_options = torch.device(device), n_jobs, coupling_options
 
     def __call__(self, seeds: Seeds) -> Tensor:

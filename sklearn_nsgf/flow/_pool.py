@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,13 +11,17 @@ from torch import Tensor
 from sklearn_nsgf.flow._blocks import BlockMaker
 from sklearn_nsgf.flow._path import PathSample, straight_path
 
-# A pool that holds fewer blocks than it is given in all renews an eighth of them at a time.
+# Blocks that are made before the first draw.
+_N_FIRST = 2
+# A pool that has room for no more blocks renews an eighth of them at a time.
 _RENEWED_SHARE = 8
+# Problems that may fail before no more blocks are made: each takes a second or more. Few flows were better
+# than flows of fewer rounds, measured on heavy tails.
+_MOST_FAILED = 15
 # Bytes that a pool takes if nothing else is said.
 _LARGEST_POOL = 2**30
 # Bytes of the blocks that are made in one go, if a single group does not take more.
 _LARGEST_PART = 2**27
-_MOST_REPORTS = 10
 
 
 class TrajectoryPool:
@@ -27,22 +30,24 @@ class TrajectoryPool:
     Between two nodes a path is straight: it has a velocity at every time and not only at the nodes. With
     harmonic steps that velocity hardly changes from one segment to the next.
 
-    A pool that is given more blocks than it holds starts with the first ones and makes the others while it
-    is drawn from, evenly over the expected draws: first in, first out. It makes none that no draw could
-    see. Every block has a seed of its own, and the same blocks are always made together: the pool is the
-    same, bit by bit, however often it is asked for some more.
+    The pool starts with two blocks and makes the others while it is drawn from, no later than evenly over the
+    expected draws. It doubles until it is full: draws that end early leave most blocks unmade, and half of
+    all expected draws see every block that there is room for. From then on new blocks take the place of the
+    oldest, a few at a time. None is made that no draw could see. Every block has a seed of its own, and the
+    same blocks are always made together: they are the same, bit by bit, however many are asked for at a time.
+    If blocks do not differ, one is made. If too many of their problems cannot be solved, draws make no more.
 
     Parameters
     ----------
     maker : BlockMaker
         Makes the blocks. The nodes of their paths lie at the times ``k / (n_nodes - 1)``.
     n_blocks : int
-        Number of blocks in all.
+        Number of blocks in all, if there are as many draws as expected.
     seed : int
     n_held : int, default=None
         Number of blocks held at a time; by default as many as 1 GiB can hold.
     n_draws : int, default=0
-        Expected number of calls of `sample`; 0 keeps the first blocks.
+        Expected number of calls of `sample`; with 0 the first one fills the pool, and no block is replaced.
     dtype : torch.dtype, default=torch.float32
         In which the paths are kept. float16 halves the memory and moves points by 0.05 % of
         their distance from the origin.
@@ -55,8 +60,8 @@ class TrajectoryPool:
         Number of blocks held at a time.
     n_made : int
         Number of blocks made so far.
-    n_reports : int
-        How often `fill` calls its `report`, at most ten times.
+    is_cut : bool
+        Whether blocks were due and not made, since too many of their problems cannot be solved.
 
     Examples
     --------
@@ -87,37 +92,19 @@ class TrajectoryPool:
         if n_blocks < 1 or (n_held is not None and n_held < 1):
             raise ValueError(f"n_blocks={n_blocks}, n_held={n_held}: expected at least one block.")
         self.maker, self.n_draws, self.dtype, self.labels = maker, n_draws, dtype, labels
-        self.seeds = np.random.SeedSequence(seed).spawn(n_blocks)
+        self.seeds = np.random.SeedSequence(seed).spawn(n_blocks if maker.differs else 1)
         most_held = max(1, _LARGEST_POOL // (math.prod(maker.block_shape) * dtype.itemsize))
-        self.n_held = min(n_held or most_held, n_blocks)
-        self.n_reports = min(_MOST_REPORTS, self.n_held)
+        self.n_held = min(n_held or most_held, len(self.seeds))
         self.n_made = self.n_drawn = 0
+        self.is_cut = False
 
-    def fill(self, report: Callable[[int], bool] | None = None) -> None:
-        """Make the blocks that the pool starts with, unless they are there.
-
-        Parameters
-        ----------
-        report : callable, optional
-            Is called `n_reports` times with the number of blocks that have been made. If it returns true,
-            no more are made, now and later.
-        """
-        if report is None:
-            return self._make_until(self.n_held)
-        n_before = self.n_made
-        for k in range(self.n_reports):
-            n_blocks = math.ceil(self.n_held * (k + 1) / self.n_reports)
-            if n_blocks <= n_before:
-                continue
-            self._make_until(n_blocks)
-            if report(self.n_made):
-                self.n_held = self.n_made
-                self.blocks, self.seeds = self.blocks[: self.n_made], self.seeds[: self.n_made]
-                break
+    def fill(self) -> None:
+        """Make as many blocks as there is room for, unless they are there."""
+        self._make_until(self.n_held)
 
     @property
     def paths(self) -> Tensor:
-        """The paths held at present, of shape (n_paths, n_nodes, n_features)."""
+        """The paths of a full pool, of shape (n_paths, n_nodes, n_features)."""
         self.fill()
         return self.blocks.flatten(0, 1)
 
@@ -126,10 +113,9 @@ class TrajectoryPool:
 
     def sample(self, n_samples: int, generator: torch.Generator) -> PathSample:
         """Draw points at uniform times on random paths, with the paths' velocities there."""
-        self.fill()
-        self._renew()
+        self._make_due()
         self.n_drawn += 1
-        paths, labels = self.paths, self.labels
+        paths, labels = self.blocks[: self.n_made].flatten(0, 1), self.labels
         n_paths, n_segments = len(paths), paths.shape[1] - 1
         path = torch.randint(n_paths, (n_samples,), generator=generator, device=paths.device)
         segment = torch.randint(n_segments, (n_samples,), generator=generator, device=paths.device)
@@ -147,23 +133,24 @@ class TrajectoryPool:
         """Number of blocks made together: no more than there is room for, or some would never be seen."""
         return min(self.maker.n_at_once, self.n_held)
 
-    @property
-    def _n_renewed(self) -> int:
-        """Number of blocks that have to be due before any is made."""
-        if self._n_group < self.maker.n_at_once:
-            # A group is the whole pool: half of it comes early and half of it late.
-            return max(1, self.n_held // 2)
-        return max(1, self.n_held // _RENEWED_SHARE)
-
-    def _renew(self) -> None:
-        """Make the blocks that are due by now, if there are enough of them."""
+    def _make_due(self) -> None:
+        """Make the blocks that are due at this draw, and some ahead of time if there are any."""
         if self.n_draws == 0:
+            return self.fill()
+        n_first = min(_N_FIRST, self.n_held)
+        n_later = len(self.seeds) - n_first
+        n_due = n_first + math.ceil(n_later * min(1.0, self.n_drawn / self.n_draws))
+        if n_due <= self.n_made:
             return
-        n_later = len(self.seeds) - self.n_held
-        n_due = self.n_held + math.ceil(n_later * min(1.0, self.n_drawn / self.n_draws))
-        if n_due - self.n_made >= min(self._n_renewed, len(self.seeds) - self.n_made):
+        if self.maker.n_failed >= _MOST_FAILED:
+            self.is_cut = True
+            return
+        if self.n_made < self.n_held:
+            self._make_until(min(max(n_due, 2 * self.n_made), self.n_held))
+        else:
+            n_due = max(n_due, self.n_made + self.n_held // _RENEWED_SHARE)
             n_groups = self.n_held // self._n_group
-            self._make_until(min(n_due, self.n_made + n_groups * self._n_group))
+            self._make_until(min(n_due, self.n_made + n_groups * self._n_group, len(self.seeds)))
 
     def _make_until(self, n_blocks: int) -> None:
         """Make the next blocks, and with them the others of their group, in the place of the oldest."""

@@ -53,6 +53,10 @@ class Sampler(Protocol):
         """Return float32 rows of shape (n_samples, n_features)."""
         ...
 
+    def draws_all(self, n_samples: int) -> bool:
+        """Whether a draw of so many rows is all there are, and only their order is random."""
+        ...
+
 
 class ArraySampler:
     """Rows of an array, without replacement, spread evenly over the array.
@@ -88,6 +92,9 @@ class ArraySampler:
         else:
             drawn = self._draw_weighted(n_samples, self.weights[self.order], rng)
         return np.asarray(self.rows[self.order[drawn]], dtype=np.float32)
+
+    def draws_all(self, n_samples: int) -> bool:
+        return self.weights is None and n_samples == self.n_rows
 
     def _draw_equally(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
         spacing = self.n_rows / n_samples
@@ -125,6 +132,9 @@ class GaussianSampler:
         normal = self._draw_standard(n_samples, rng)
         return normal * self.scale if self.scale.ndim == 1 else normal @ self.scale.T
 
+    def draws_all(self, n_samples: int) -> bool:
+        return False
+
     def _draw_standard(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
         if self.n_features > _MOST_SOBOL_FEATURES:
             return rng.standard_normal((n_samples, self.n_features), dtype=np.float32)
@@ -150,6 +160,9 @@ class PushforwardSampler:
 
     def draw(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
         return self.transport(self.sampler.draw(n_samples, rng))
+
+    def draws_all(self, n_samples: int) -> bool:
+        return self.sampler.draws_all(n_samples)
 
 
 class MixtureSampler:
@@ -214,6 +227,9 @@ class MixtureSampler:
         counts = [after - before for before, after in itertools.pairwise(n_before)]
         drawn = [sampler.draw(n, rng) for sampler, n in zip(self.samplers, counts, strict=True) if n]
         return np.concatenate(drawn)
+
+    def draws_all(self, n_samples: int) -> bool:
+        return False  # shares are rounded at random
 
 
 def _shuffled_nearby(n_rows: int, spacing: float, rng: np.random.Generator) -> np.ndarray:

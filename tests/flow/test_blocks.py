@@ -5,6 +5,7 @@ from sklearn_nsgf.flow import (
     ArraySampler,
     Couplings,
     GaussianSampler,
+    MixtureSampler,
     PushforwardSampler,
     SinkhornFlows,
     StackedBlocks,
@@ -77,6 +78,41 @@ def test_couplings_are_pairs_of_the_two_samples():
         assert starts <= {tuple(row) for row in (TARGET[:40] - 5).tolist()}
 
 
+def test_blocks_differ_unless_they_take_all_rows_of_both_sides():
+    """Two blocks of different seeds hold the same paths, in another order, where `differs` is false."""
+    whole, other = ArraySampler(TARGET[:40] - 5), ArraySampler(TARGET[:40])
+    moved = PushforwardSampler(whole, lambda rows: rows + 1)
+    weighted = ArraySampler(TARGET[:40] - 5, np.linspace(0.5, 1.5, 40))
+    larger = ArraySampler(TARGET[:41])
+
+    def sinkhorn_flows(source, target, n_targets=40):
+        return SinkhornFlows(source, target, n_particles=40, n_targets=n_targets, blur=0.3, n_steps=2)
+
+    same = [
+        sinkhorn_flows(whole, other),
+        sinkhorn_flows(moved, larger, 41),
+        couplings(whole, other),
+        couplings(moved, other),
+        StackedBlocks([couplings(whole, other), couplings(moved, other)]),
+    ]
+    different = [
+        sinkhorn_flows(NOISE, other),
+        sinkhorn_flows(weighted, other),
+        sinkhorn_flows(whole, larger),
+        sinkhorn_flows(MixtureSampler([whole, other], [1, 1]), other),
+        couplings(whole, other, "independent"),
+        couplings(whole, other, "sinkhorn"),
+        couplings(whole, larger),
+        couplings(whole, other, n_points=39),
+        couplings(weighted, other),
+        StackedBlocks([couplings(whole, other), couplings(NOISE, other, n_points=40)]),
+    ]
+    for maker in same + different:
+        blocks = [sorted(block.flatten(1).tolist()) for block in maker(np.random.SeedSequence(0).spawn(2))]
+        assert maker.differs == (maker in different)
+        assert np.allclose(*blocks, rtol=0, atol=1e-3) != maker.differs
+
+
 def test_the_number_of_threads_is_given_back():
     n_threads = torch.get_num_threads()
     flows(n_jobs=2)(np.random.SeedSequence(0).spawn(2))
@@ -85,7 +121,7 @@ def test_the_number_of_threads_is_given_back():
 
 def test_stacked_blocks_have_a_part_from_each_maker():
     class Maker:
-        n_paths, block_shape, n_at_once = 3, (3, 2, 1), 1
+        n_paths, block_shape, n_at_once, differs, n_failed = 3, (3, 2, 1), 1, True, 2
 
         def __init__(self, value):
             self.value = value
@@ -98,6 +134,7 @@ def test_stacked_blocks_have_a_part_from_each_maker():
     seeds = np.random.SeedSequence(0).spawn(4)
     blocks = stacked(seeds)
     assert blocks.shape == (4, *stacked.block_shape) == (4, 6, 2, 1)
+    assert stacked.n_failed == 4
     assert ((blocks[:, :3] < 1) & (blocks[:, 3:] >= 10)).all()
     assert len(blocks.unique()) == 8  # each part of each block has a seed of its own
     torch.testing.assert_close(torch.cat([stacked(seeds[:1]), stacked(seeds[1:])]), blocks, rtol=0, atol=0)
