@@ -1,6 +1,7 @@
 """What the benchmarks share: options, timed fits, tables, data, and flow matching by torchcfm."""
 
 import argparse
+import functools
 import gzip
 import math
 import os
@@ -50,8 +51,9 @@ def print_row(title, cells, width=15, title_width=26):
     print(f"{title:{title_width}}" + "".join(f" {cell!s:>{width - 1}}" for cell in cells), flush=True)
 
 
+@functools.cache
 def read_idx(path):
-    """Array of an IDX file, gzipped: MNIST's images and labels."""
+    """Array of an IDX file, gzipped, read-only: MNIST's images and labels."""
     with gzip.open(path) as file:
         content = file.read()
     n_axes = content[3]

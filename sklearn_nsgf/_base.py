@@ -20,12 +20,16 @@ from sklearn_nsgf._model.model import FlowModel
 from sklearn_nsgf._model.reservoir import count_rows, keep_rows
 from sklearn_nsgf._parameters import architecture, training_settings
 from sklearn_nsgf._sklearn import CallbackSupportMixin, fit_context, with_callbacks
-from sklearn_nsgf._torch import resolve_device
+from sklearn_nsgf._torch import memory_advice, resolve_device
 from sklearn_nsgf._transport import FlowTransportMixin
 from sklearn_nsgf._warn import warn_caller
 
 # Fewer rows than this can be learnt by heart in the default number of iterations.
 AUTO_STOPPING_ROWS = 5000
+MEMORY_ADVICE = (
+    "A fit keeps the network, its gradients for one batch, and the pool there: lower batch_size or "
+    "pool_size, or set device='cpu'. The estimator is as it was."
+)
 DOC_LINK = "https://sklearn-nsgf.readthedocs.io/en/latest/generated/{estimator_module}.{estimator_name}.html"
 
 
@@ -168,9 +172,9 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
             training = with_kept_rows(training, *before.replay, space)
         settings = training_settings(self, space.layout.event_shape)
         job = FitJob(space, training, held_out, settings, device, rng, tasks)
-        model, interrupted = self._learn(
-            job, before, self._model_maker(job, data, before, in_parts, kept_seed)
-        )
+        model_of = self._model_maker(job, data, before, in_parts, kept_seed)
+        with memory_advice(MEMORY_ADVICE):
+            model, interrupted = self._learn(job, before, model_of)
         arguments = {"reconstruction_attributes": lambda: {"model_": model}, **tasks.data}
         context.call_on_fit_task_end(estimator=self, **arguments)
         self.model_ = model

@@ -1,14 +1,21 @@
-"""Devices, seeds and threads of torch, without touching its global state."""
+"""Devices, their memory, seeds and threads of torch, without touching its global state."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ContextDecorator, contextmanager
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+
+from sklearn_nsgf._warn import warn_caller
+
+# torch.OutOfMemoryError, which torch 2.4 has in this place only.
+OutOfMemoryError = torch.cuda.OutOfMemoryError
+
+Answer = TypeVar("Answer")
 
 
 def resolve_device(device: str) -> torch.device:
@@ -51,6 +58,58 @@ def inference_dtype(dtype: np.dtype, device: torch.device) -> torch.dtype:
     if dtype == np.float64 and device.type != "mps":
         return torch.float64
     return torch.float32
+
+
+@contextmanager
+def memory_advice(advice: str) -> Iterator[None]:
+    """Add advice to the error that a GPU's memory is full, unless there is some from further inside."""
+    try:
+        yield
+    except OutOfMemoryError as error:
+        if not getattr(error, "__notes__", None):
+            error.add_note(advice)
+        raise
+
+
+class Chunks(Generic[Answer]):
+    """Applies an action to chunk after chunk, and to smaller ones where a GPU's memory does not suffice.
+
+    A chunk that does not fit is halved until it does, and larger ones are not tried again.
+
+    Parameters
+    ----------
+    things : str
+        What a chunk consists of, for the warning.
+    advice : str
+        What to do if not even one of them fits.
+    """
+
+    def __init__(self, things: str, advice: str) -> None:
+        self.things, self.advice = things, advice
+        self.most: int | None = None
+
+    def __call__(self, action: Callable[[slice], Answer], n_things: int, n_at_once: int) -> list[Answer]:
+        """Return the answers for the chunks, each of `n_at_once` things at most."""
+        answers: list[Answer] = []
+        start, most_before = 0, self.most
+        while start < n_things:
+            n = min(n_things - start, n_at_once, self.most or n_at_once)
+            try:
+                with memory_advice(self.advice):
+                    answers.append(action(slice(start, start + n)))
+                start += n
+            except OutOfMemoryError:
+                if n == 1:
+                    raise
+                # What the action has allocated is free when the error is forgotten, in the next round.
+                self.most = min(n // 2, self.most or n)
+        if self.most != most_before:
+            warn_caller(
+                f"The GPU's memory holds only {self.most} {self.things} at a time, instead of {n_at_once}: "
+                "this takes longer.",
+                UserWarning,
+            )
+        return answers
 
 
 def make_generator(seed: int, device: torch.device) -> torch.Generator:
@@ -110,23 +169,30 @@ class _Setting(ContextDecorator):
 
 
 class _TrainingRng(_Setting):
-    """Restores torch's global CPU generator after trainings, which only dropout and the like draw from.
+    """Restores torch's global generators after trainings, which only dropout and the like draw from.
 
-    Trainings at the same time in several threads share it.
+    Trainings at the same time in several threads share them.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.lock = _rng_lock
 
-    def get(self) -> torch.Tensor:
-        return torch.default_generator.get_state()
+    @staticmethod
+    def generators() -> tuple[torch.Generator, ...]:
+        """That of the CPU, and those of the GPUs as soon as the process uses one."""
+        return torch.default_generator, *torch.cuda.default_generators
 
-    def set(self, value: torch.Tensor | int) -> None:
+    def get(self) -> list[torch.Tensor]:
+        return [generator.get_state() for generator in self.generators()]
+
+    def set(self, value: list[torch.Tensor] | int) -> None:
         if isinstance(value, int):
-            torch.default_generator.manual_seed(value)
+            for generator in self.generators():
+                generator.manual_seed(value)
         else:
-            torch.default_generator.set_state(value)
+            for generator, state in zip(self.generators(), value, strict=False):
+                generator.set_state(state)
 
     @contextmanager
     def seeded(self, seed: int) -> Iterator[None]:

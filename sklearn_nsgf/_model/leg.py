@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_nsgf._model.reservoir import Reservoir
-from sklearn_nsgf._torch import inference_dtype, isolated_rng
+from sklearn_nsgf._torch import Chunks, inference_dtype, isolated_rng
 from sklearn_nsgf.networks import ImageRows, TimePredictor, make_network
 
 # Rows that go through a network at a time: at most so many, and at most so many numbers.
@@ -148,16 +148,19 @@ class NetworkOnRows:
     def __init__(self, network: nn.Module, device: torch.device, dtype: np.dtype) -> None:
         self.device, self.dtype = device, inference_dtype(dtype, device)
         self.network = network.to(device, self.dtype).eval()
+        self.chunks: Chunks[np.ndarray] = Chunks(
+            "rows", "Not even one row fits: free memory there, or set device='cpu'."
+        )
 
     @torch.no_grad()
     def __call__(self, answer: Callable[..., Tensor], *arrays: np.ndarray, axis: int = 0) -> np.ndarray:
         """Apply `answer(network, *rows)` to chunks of the arrays' rows and join the results."""
         n_rows = min(_CHUNK_ROWS, max(1, _CHUNK_SIZE // arrays[0][0].size))
-        answers = [
-            answer(self.network, *(self._to_tensor(array[start : start + n_rows]) for array in arrays))
-            for start in range(0, len(arrays[0]), n_rows)
-        ]
-        return np.concatenate([each.cpu().numpy() for each in answers], axis=axis)
+
+        def answer_chunk(rows: slice) -> np.ndarray:
+            return answer(self.network, *(self._to_tensor(array[rows]) for array in arrays)).cpu().numpy()
+
+        return np.concatenate(self.chunks(answer_chunk, len(arrays[0]), n_rows), axis=axis)
 
     def _to_tensor(self, array: np.ndarray) -> Tensor:
         # Class indices stay whole numbers.

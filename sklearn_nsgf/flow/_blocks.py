@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ import torch
 from joblib import Parallel, delayed
 from torch import Tensor
 
-from sklearn_nsgf._torch import one_thread
+from sklearn_nsgf._torch import Chunks, one_thread
 from sklearn_nsgf.flow._coupling import couple
 from sklearn_nsgf.flow._samplers import Sampler
 from sklearn_nsgf.flow._trajectory import particle_flow
@@ -21,6 +22,8 @@ from sklearn_nsgf.flow._trajectory import particle_flow
 _SIZE_AT_ONCE = {"cpu": 500_000, "cuda": 2**27, "mps": 2**25}
 
 Seeds = Sequence[np.random.SeedSequence]
+# Paths, whether their problems are solved, and the marginal errors.
+Flows = tuple[Tensor, Tensor, Tensor]
 
 
 class BlockMaker(Protocol):
@@ -162,13 +165,18 @@ class SinkhornFlows:
         self.differs = not (source.draws_all(n_particles) and target.draws_all(self.n_targets))
         self.n_converged = self.n_problems = 0
         self.marginal_error = 0.0
+        self.chunks: Chunks[Flows] = Chunks(
+            "flows",
+            "Not even one flow fits: lower n_particles (flow_batch_size of an estimator), or use the CPU.",
+        )
 
     def __call__(self, seeds: Seeds) -> Tensor:
         groups = [seeds[start : start + self.n_at_once] for start in range(0, len(seeds), self.n_at_once)]
         if self.device.type == "cpu":
-            flows = _in_parallel(self._simulate, groups, self.n_jobs)
+            simulated = _in_parallel(self._simulate, groups, self.n_jobs)
         else:
-            flows = [self._simulate(group) for group in groups]
+            simulated = [self._simulate(group) for group in groups]
+        flows = list(itertools.chain.from_iterable(simulated))
         converged = torch.cat([converged.flatten() for _, converged, _ in flows])
         errors = [error.max().item() for _, _, error in flows]
         self.n_converged += int(converged.sum().item())
@@ -191,8 +199,11 @@ class SinkhornFlows:
         n_flows = max(1, _SIZE_AT_ONCE[self.device.type] // n_numbers)
         return 1 << (n_flows.bit_length() - 1)
 
-    def _simulate(self, seeds: Seeds) -> tuple[Tensor, Tensor, Tensor]:
-        """Paths of one flow for each seed, side by side, and how well they were solved."""
+    def _simulate(self, seeds: Seeds) -> list[Flows]:
+        """A flow for each seed, all side by side or, where they do not fit, in parts."""
+        return self.chunks(lambda part: self._simulate_together(seeds[part]), len(seeds), len(seeds))
+
+    def _simulate_together(self, seeds: Seeds) -> Flows:
         draws = [
             (self.source.draw(self.n_particles, rng), self.target.draw(self.n_targets, rng))
             for rng in map(np.random.default_rng, seeds)
