@@ -224,5 +224,5 @@ def test_a_search_over_images():
 def test_volumes_are_told_to_be_rows():
     """As many voxels each way could be channels of an image, and five dimensions are none."""
     for shape in [(4, 16, 16, 16), (4, 3, 8, 8, 8)]:
-        with pytest.raises(ValueError, match=r"Pass volumes .*as rows, X.reshape\(len\(X\), -1\)"):
+        with pytest.raises(ValueError, match=r"Pass volumes.* as rows, X.reshape\(len\(X\), -1\)"):
             SinkhornFlowTransport().fit(np.zeros(shape))

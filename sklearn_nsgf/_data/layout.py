@@ -130,8 +130,8 @@ def find_layout(sample_shape, image_shape, channel_axis) -> Layout:
     if len(candidates) != 1 or candidates[0] is None:
         raise ValueError(
             f"channel_axis={channel_axis}, and images of shape {picture}: which axis of X holds the "
-            "channels? Pass channel_axis=-1 for (n, H, W, C) or channel_axis=1 for (n, C, H, W). Pass volumes "
-            "as rows, X.reshape(len(X), -1), and give answers their shape again."
+            "channels? Pass channel_axis=-1 for (n, H, W, C) or channel_axis=1 for (n, C, H, W). Pass "
+            "volumes as rows, X.reshape(len(X), -1), and give answers their shape again."
         )
     return Layout(tuple(sample_shape), picture, candidates[0])
 
