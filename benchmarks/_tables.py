@@ -108,26 +108,8 @@ class Units:
         return from_numbers(np.column_stack([columns[name] for name in self.like]), self.like)
 
 
-class Coded:
-    """Stand-in until the estimators take categories: they are fitted to the codes."""
-
-    def __init__(self, est):
-        self.est = est
-
-    def fit(self, *samples):
-        self.like = samples[-1]
-        self.est.fit(*map(to_numbers, samples))
-        return self
-
-    def sample(self, n, random_state):
-        return from_numbers(self.est.sample(n, random_state=random_state), self.like)
-
-    def transform(self, rows):
-        return from_numbers(self.est.transform(to_numbers(rows)), self.like)
-
-
 def fit_ours(estimator, train, seed):
-    est = Coded(estimator(random_state=seed)).fit(train)
+    est = estimator(random_state=seed).set_output(transform="pandas").fit(train)
     return lambda n: est.sample(n, random_state=seed)
 
 
@@ -214,7 +196,7 @@ def fit_bdt(train, seed):
 
 
 def move_ours(estimator, source, target, seed):
-    return Coded(estimator(random_state=seed)).fit(source, target).transform
+    return estimator(random_state=seed).set_output(transform="pandas").fit(source, target).transform
 
 
 def move_quantiles(source, target, seed):
