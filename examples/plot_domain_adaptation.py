@@ -41,18 +41,18 @@ X_second, X_new = second_instrument(X_second), second_instrument(X_new)
 
 # %%
 # Both samples go into one array. The rows of the first instrument have labels, those of the second have -1.
-# The pipeline standardises both samples, moves the first one, and passes only its rows to the classifier.
+# The pipeline standardises both samples. ``SourceOnly`` moves the first one, and its classifier learns from
+# the moved rows. New rows of the second instrument are then classified as they are.
 
 sklearn.set_config(enable_metadata_routing=True)
 X, y, sample_domain = stack_domains(X_first, X_second, y_first)
-is_second = np.full(len(X_new), -2)
 
 
 def accuracy(label_mode):
     flow = SinkhornFlowTransport(label_mode=label_mode, blur=0.1, n_flows=16, max_iter=500, random_state=0)
-    pipeline = make_pipeline(StandardScaler(), flow, SourceOnly(KNeighborsClassifier(5)))
+    pipeline = make_pipeline(StandardScaler(), SourceOnly(KNeighborsClassifier(5), transport=flow))
     pipeline.fit(X, y, sample_domain=sample_domain)
-    return pipeline.score(X_new, y_new, sample_domain=is_second), pipeline
+    return pipeline.score(X_new, y_new), pipeline
 
 
 def accuracy_of(X_moved):
@@ -80,8 +80,8 @@ for name, score in scores.items():
 
 # %%
 
-moved = pipeline[1].transform(pipeline[0].transform(X_first))
-moved = pipeline[0].inverse_transform(moved)
+scaler, classifier = pipeline
+moved = scaler.inverse_transform(classifier.transport_.transform(scaler.transform(X_first)))
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharex=True, sharey=True, layout="constrained")
 panels = {
     "first instrument, labelled": (X_first, y_first),

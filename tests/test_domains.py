@@ -133,7 +133,6 @@ def test_missing_values_are_nan(dtype):
         pl.Series([0, None, 1]),
         [[0.0, 1.0], [np.nan, 1.0], [1.0, 1.0]],
     ],
-    ids=repr,
 )
 def test_placeholders(y):
     assert is_unlabelled(y).tolist() == [False, True, False]

@@ -129,7 +129,7 @@ def test_a_scaler_before_it_sees_both_samples(est, stacked, routing):
     score = pipeline.score(X, sample_domain=domain)
     unit = Z[domain < 0].std(axis=0)
     assert score == pytest.approx(-energy_distance(moved[domain > 0] / unit, Z[domain < 0] / unit))
-    # Without a scorer scikit-learn 1.6 hands no metadata to the score of a pipeline.
+    # Without a scorer scikit-learn before 1.8 hands no metadata to the score of a pipeline.
     options = {"cv": DomainKFold(2), "error_score": "raise", "scoring": make_transport_scorer()}
     grid = GridSearchCV(pipeline, {"standardscaler__with_mean": [True, False]}, **options)
     assert np.isfinite(grid.fit(X, sample_domain=domain).cv_results_["mean_test_score"]).all()
@@ -249,7 +249,7 @@ def test_a_transport_chosen_in_its_own_search(routing):
 
 
 def test_a_search_behind_a_scaler(routing):
-    """The way that scikit-learn 1.6 has, too."""
+    """The way that scikit-learn before 1.8 has, too."""
     source, target, y_source, _ = domain_adaptation()
     X, y, domain = stack_domains(source, target, y_source)
     model = SourceOnly(KNeighborsClassifier(3), transport=clone(ESTIMATORS["sinkhorn"]))
@@ -267,7 +267,7 @@ def test_a_search_over_scaler_transport_and_classifier(routing):
     pipeline = make_pipeline(StandardScaler(), model)
     grid = {"sourceonly__transport__frame": ["linear"]}
     search = GridSearchCV(pipeline, grid, cv=DomainKFold(2), error_score="raise")
-    if parse_version(sklearn.__version__) < parse_version("1.7"):
+    if parse_version(sklearn.__version__) < parse_version("1.8"):
         with pytest.warns(UserWarning, match="are not moved"):
             search.fit(X, y, sample_domain=domain)
     else:
