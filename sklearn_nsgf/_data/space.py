@@ -29,7 +29,7 @@ class Space(NamedTuple):
     frame: Frame
     dtypes: tuple[str, str]
     classes: Classes
-    table: Table
+    table: Table = Table()
 
     def encode(self, X: np.ndarray, t) -> np.ndarray:
         """Samples as points of the flow whose centre is where it is at time t."""
