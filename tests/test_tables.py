@@ -284,6 +284,30 @@ def test_generation_of_a_table(est):
     assert np.isfinite(est.score(table))
 
 
+def test_dtypes_of_all_kinds():
+    """Small, nullable and unsigned integers, ordered and numeric categories, names of any kind."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "u": rng.integers(0, 200, 60).astype("uint8"),
+            "n": pd.array(rng.integers(-9, 9, 60), dtype="Int16"),
+            "size": pd.Categorical(rng.choice(["s", "m", "l"], 60), categories=["s", "m", "l"], ordered=True),
+            "code": pd.Categorical(rng.choice([10, 20], 60)),
+            "ok": pd.array(rng.random(60) < 0.5, dtype="boolean"),
+            "x": rng.normal(size=60).astype("float32"),
+            "y": pd.array(rng.normal(size=60), dtype="Float64"),
+        }
+    )
+    for kind, columns in (("linear", table.columns), ("auto", range(10, 17))):
+        table.columns = columns
+        est = SinkhornFlowTransport(frame=kind, **SMALL, **FLOWS).fit(table, table[::-1])
+        for answer in (est.transform(table), est.sample(200, random_state=0), est.inverse_transform(table)):
+            assert answer.dtypes.equals(table.dtypes)
+            assert answer.columns.tolist() == table.columns.tolist()
+            # Not wrapped around, which would send -1 to 255.
+            assert answer.iloc[:, 0].max() < 250
+
+
 def test_polars_tables():
     rng = np.random.default_rng(0)
     table = pl.DataFrame(

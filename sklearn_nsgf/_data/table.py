@@ -21,6 +21,9 @@ class Table(NamedTuple):
     library : {"pandas", "polars"} or None
         None for arrays.
     names : ndarray of str, or None
+        As scikit-learn has them.
+    columns : list
+        Names of a frame's columns, of any kind; empty for arrays.
     n_columns : int
     categories : dict of int to ndarray
         Values of each categorical column, in the order of their codes.
@@ -30,6 +33,7 @@ class Table(NamedTuple):
 
     library: str | None = None
     names: np.ndarray | None = None
+    columns: list = []
     n_columns: int = 0
     categories: dict[int, np.ndarray] = {}
     dtypes: tuple[list[str], list[str]] = ([], [])
@@ -68,7 +72,7 @@ class Table(NamedTuple):
 
     def title(self, place: int):
         """Name or number of a column."""
-        return place if self.names is None else self.names[place]
+        return self.columns[place] if self.columns else place
 
     def decode(self, rows: np.ndarray) -> np.ndarray:
         """Rows with categories in place of codes, for arrays."""
@@ -84,14 +88,15 @@ class Table(NamedTuple):
     def to_frame(self, rows: np.ndarray, t: float, library: str, index=None):
         """Rows at time t as a frame, with the types of the nearer sample; in between, numbers are floats."""
         package = sys.modules[library]
-        dtypes = self.dtypes[int(t >= 0.5)] if library == self.library else []
-        columns = {
-            str(self.title(place)): self._series(
-                package, rows, place, dtypes[place] if dtypes else None, t in (0, 1)
-            )
-            for place in range(rows.shape[1])
-        }
-        return package.DataFrame(columns) if library == "polars" else package.DataFrame(columns, index=index)
+        dtypes = self.dtypes[int(t >= 0.5)] if library == self.library else [None] * len(self.columns)
+        columns = [
+            self._series(package, rows, place, dtype, t in (0, 1)) for place, dtype in enumerate(dtypes)
+        ]
+        if library == "polars":
+            return package.DataFrame(dict(zip(map(str, self.columns), columns, strict=True)))
+        frame = package.DataFrame(dict(enumerate(columns)), index=index)
+        frame.columns = self.columns
+        return frame
 
     def _codes(self, place: int, title: str, column) -> np.ndarray:
         found, inverse = _distinct(column, title)
@@ -114,12 +119,15 @@ class Table(NamedTuple):
         if place in self.categories:
             return _category_series(package, self._values(rows, place), self.categories[place], dtype)
         values = rows[:, place]
-        if not is_end or dtype is None or "int" not in dtype.lower():
+        kind = "" if dtype is None or not is_end else dtype.lower()
+        if "int" in kind:
+            limits = np.iinfo(kind)
+            values = np.clip(np.rint(values), limits.min, limits.max).astype(kind)
+        elif "float" not in kind:
             return values
-        integers = np.rint(values).astype(np.int64)
         if package.__name__ == "polars":
-            return package.Series(integers).cast(getattr(package, dtype))
-        return package.Series(integers).astype(dtype).array
+            return package.Series(values).cast(getattr(package, dtype))
+        return package.Series(values).astype(dtype).array
 
 
 def _category_series(package, values: np.ndarray, categories: np.ndarray, dtype: str | None):
@@ -129,8 +137,8 @@ def _category_series(package, values: np.ndarray, categories: np.ndarray, dtype:
             "Enum": package.Enum(categories.tolist()) if dtype == "Enum" else None,
         }
         return package.Series(values.tolist(), dtype=kinds.get(dtype))
-    if dtype == "category":
-        return package.Categorical(values, categories=categories)
+    if dtype in ("category", "ordered category"):
+        return package.Categorical(values, categories=categories, ordered=dtype != "category")
     return package.Series(values).astype(dtype or values.dtype).array
 
 
@@ -149,10 +157,11 @@ def find_table(X, y, categorical_features) -> Table:
     """
     samples = [each if issparse(each) else _as_table(each) for each in (X, y) if each is not None]
     dtypes = [
-        [dtype_of(column_of(each, place)) for place in range(each.shape[1])] if library_of(each) else []
+        [_dtype_name(column_of(each, place)) for place in range(each.shape[1])] if library_of(each) else []
         for each in samples
     ]
-    table = Table(library_of(X), get_feature_names(X), dtypes=(dtypes[0], dtypes[-1]))
+    columns = list(X.columns) if library_of(X) else []
+    table = Table(library_of(X), get_feature_names(X), columns, dtypes=(dtypes[0], dtypes[-1]))
     if any(issparse(each) or len(each.shape) < 2 or 0 in each.shape for each in samples):
         # Whoever checks the numbers says so.
         return table
@@ -172,6 +181,11 @@ def find_table(X, y, categorical_features) -> Table:
         for place in sorted(places)
     }
     return table._replace(n_columns=samples[0].shape[1], categories=categories)
+
+
+def _dtype_name(column) -> str:
+    is_ordered = dtype_of(column) == "category" and column.cat.ordered
+    return "ordered category" if is_ordered else dtype_of(column)
 
 
 def _given_places(X, table: Table, given) -> list[int]:
