@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial.distance import cdist
+from scipy.stats import kurtosis
 
 from sklearn_nsgf._data.charts import Charts, marginal_of
 from sklearn_nsgf._data.frame import Frame
@@ -22,8 +23,8 @@ CORRELATED_FEATURES = 1024
 # Part of the values on either side that the centre and the unit of scores leave out.
 TRIM = 0.01
 # A column is read as scores if a value has this part of its rows, if so many rows share their value with
-# others, or if its deviation is that much larger than without the part that TRIM leaves out.
-LARGE_PART, SHARED_PART, LARGE_RATIO = 0.02, 0.5, 1.1
+# others, or if its excess kurtosis is above this and three standard errors of a normal sample's.
+LARGE_PART, SHARED_PART, LARGE_KURTOSIS = 0.02, 0.5, 1.0
 
 
 class Columns(NamedTuple):
@@ -88,9 +89,9 @@ def _is_unlike_normal(values: np.ndarray) -> bool:
     if repeated.sum() >= SHARED_PART * len(values) or repeated.max(initial=0) >= LARGE_PART * len(values):
         return True
     deviations = values.astype(np.float64) - np.median(values)
-    deviations /= np.abs(deviations).max()
-    trimmed = np.clip(deviations, *np.quantile(deviations, [TRIM, 1 - TRIM]))
-    return bool(deviations.std() > LARGE_RATIO * trimmed.std())
+    # Powers of extreme numbers overflow.
+    excess = kurtosis(deviations / np.abs(deviations).max())
+    return bool(excess > LARGE_KURTOSIS + 3 * np.sqrt(24 / len(values)))
 
 
 def _frame_of(source: Rows | None, target: Rows, kind: str, columns: Columns) -> Frame:
