@@ -7,7 +7,7 @@ import sys
 import numpy as np
 
 # Of pandas and of polars.
-CATEGORICAL_DTYPES = {"category", "bool", "boolean", "Categorical", "Enum", "Boolean"}
+CATEGORICAL_DTYPES = {"category", "bool", "boolean", "Categorical", "Enum", "Boolean", "bool[pyarrow]"}
 
 
 def library_of(X) -> str | None:
@@ -28,6 +28,14 @@ def dtype_of(column) -> str:
     """Name of a dtype, without the parameters that polars' have."""
     dtype = column.dtype
     return str(dtype.base_type() if hasattr(dtype, "base_type") else dtype)
+
+
+def is_missing(value) -> bool:
+    """None, NaN, NaT, or pandas.NA, which is not even unlike itself."""
+    try:
+        return value is None or bool(value != value)
+    except TypeError:
+        return True
 
 
 def values_of(column) -> np.ndarray:

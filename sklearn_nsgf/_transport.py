@@ -206,9 +206,9 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         checked = check_samples(self, X, space, ensure_min_samples=2)
         if is_target(y):
             target = check_target(y, space.layout, space.table, ensure_min_samples=2)
-            y = y if space.table.is_needed else target
+            y = y if space.table.categories else target
         # A frame stays one, or `transform` would miss its names.
-        X = X if hasattr(X, "columns") else checked
+        X = X if hasattr(X, "columns") or space.table.categories else checked
         return make_transport_scorer("energy_distance")(self, X, y, sample_domain=sample_domain)
 
     @property
@@ -276,7 +276,8 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
             container = library_of(X) or table.library
         if container == "default" or table.library is None:
             return in_container(self, table.decode(samples), X)
-        return table.to_frame(samples, t, container, getattr(X, "index", None))
+        index = X.index if library_of(X) == "pandas" else None
+        return table.to_frame(samples, self.model_.clock(t), container, index)
 
     def _check_container(self) -> None:
         layout = self.model_.space.layout

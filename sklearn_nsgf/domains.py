@@ -658,7 +658,8 @@ def _with_shared_categories(pandas, X_source, X_target) -> list:
     frames = [X_source, X_target]
     for name in X_source.columns:
         if all(isinstance(frame[name].dtype, pandas.CategoricalDtype) for frame in frames):
-            categories = X_source[name].cat.categories.union(X_target[name].cat.categories, sort=False)
+            longer, other = sorted((frame[name].cat.categories for frame in frames), key=len, reverse=True)
+            categories = longer.union(other, sort=False)
             frames = [frame.assign(**{name: frame[name].cat.set_categories(categories)}) for frame in frames]
     return frames
 

@@ -20,7 +20,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.utils import check_array, check_random_state, check_scalar
 from sklearn.utils.metadata_routing import MetadataRequest
 
-from sklearn_nsgf._frames import CATEGORICAL_DTYPES, column_of, dtype_of, library_of, values_of
+from sklearn_nsgf._frames import CATEGORICAL_DTYPES, column_of, dtype_of, is_missing, library_of, values_of
 from sklearn_nsgf._sklearn import get_feature_names, safe_indexing
 from sklearn_nsgf._torch import one_thread
 from sklearn_nsgf._warn import warn_caller
@@ -548,9 +548,12 @@ def _with_indicators(X, Y):
     for place, pair in enumerate(columns):
         values = list(map(values_of, pair))
         if any(map(_holds_categories, pair)):
-            values = [column.astype(str) for column in values]
-            categories = np.unique(np.concatenate(values))
-            values = [(column[:, None] == categories) * math.sqrt(0.5) for column in values]
+            lists = [column.tolist() for column in values]
+            if any(is_missing(value) for each in lists for value in each):
+                raise ValueError(f"Column {place} has missing categories; expected one in each row.")
+            codes = {value: code for code, value in enumerate(dict.fromkeys(lists[0] + lists[1]))}
+            values = [np.array([codes[value] for value in each]) for each in lists]
+            values = [(column[:, None] == np.arange(len(codes))) * math.sqrt(0.5) for column in values]
         else:
             values = [column.astype(np.float64)[:, None] for column in values]
         features += [place] * values[0].shape[1]

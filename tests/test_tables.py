@@ -398,3 +398,100 @@ def test_errors_name_the_column():
         SinkhornFlowTransport(categorical_features=[0], **options).fit(np.zeros((5, 6, 6)))
     with pytest.raises(ValueError, match="frame='quantile' is for rows"):
         SinkhornFlowTransport(frame="quantile", **options).fit(np.zeros((5, 6, 6)))
+
+
+def test_a_category_that_occurs_once_has_nothing_on_either_side():
+    """No code between those of the rows is ever drawn."""
+    categories = list("abcdefghijklmnopqrstuvwxyz")
+    rows = pd.DataFrame({"c": pd.Categorical(["a"] * 198 + ["y", "z"], categories=categories)})
+    est = SinkhornFlowTransport(**SMALL, **FLOWS).fit(rows)
+    assert set(est.sample(5000, random_state=0)["c"]) <= {"a", "y", "z"}
+
+
+def test_finer_ordered_categories_keep_their_order():
+    rng = np.random.default_rng(0)
+    coarse, fine = (
+        pd.DataFrame({"c": pd.Categorical(rng.choice(names, 60), categories=names, ordered=True)})
+        for names in (["lo", "hi"], ["lo", "mid", "hi"])
+    )
+    est = SinkhornFlowTransport(**SMALL, **FLOWS).fit(coarse, fine)
+    assert est.transform(coarse)["c"].dtype == fine["c"].dtype
+    assert stack_domains(coarse, fine)[0]["c"].cat.categories.tolist() == ["lo", "mid", "hi"]
+
+
+def test_what_is_no_number_is_refused_beside_categories():
+    table = mixed(40, 0)[["sex"]].assign(day=pd.date_range("2024", periods=40))
+    with pytest.raises(
+        ValueError, match=r"column 'day' of X has values that are not numbers .* encode dates"
+    ):
+        SinkhornFlowTransport(**SMALL, **FLOWS).fit(table)
+    text = np.array([["a", 1.0], ["b", 2.0]] * 20)
+    with pytest.raises(ValueError, match=r"X is an array of text, .* dtype=object"):
+        SinkhornFlowTransport(categorical_features=[0], **SMALL, **FLOWS).fit(text)
+    flags = pd.DataFrame({"c": pd.array([True, False, None] * 20, dtype="boolean")})
+    with pytest.raises(ValueError, match="column 'c' has 20 missing values"):
+        SinkhornFlowTransport(**SMALL, **FLOWS).fit(flags)
+    with pytest.raises(TypeError, match="expected both of one kind"):
+        SinkhornFlowTransport(**SMALL, **FLOWS).fit(mixed(40, 0), mixed(40, 1).to_numpy(dtype=object))
+
+
+def test_large_integers_do_not_change_their_sign():
+    rng = np.random.default_rng(0)
+    for dtype in ("int64", "uint64"):
+        largest = np.iinfo(dtype).max
+        table = pd.DataFrame({"i": np.array([largest, 5] * 40, dtype=dtype), "x": rng.normal(size=80)})
+        est = SinkhornFlowTransport(frame="quantile", **SMALL, **FLOWS).set_output(transform="pandas")
+        moved = est.fit(table, table).transform(table)["i"]
+        assert moved.dtype == dtype
+        assert set(moved > 2**62) == {True, False}
+        assert moved.min() == 5
+
+
+def test_values_as_fine_as_the_type_come_back():
+    """Halves at four million have no more digits in float32."""
+    X = (4e6 + np.arange(200).reshape(-1, 1) % 4 * 0.5).astype(np.float32)
+    frame = find_frame(X, X[::-1].copy(), "quantile", per_feature=True)
+    moved = frame.decode(frame.encode(X, 0.0), 1.0, np.float32)
+    assert set(moved.ravel()) == set(X.ravel())
+    # Two values so far apart that one is all of the other's unit.
+    far = np.where(np.arange(200) == 0, 0, 1e18)[:, None]
+    frame = find_frame(far, far[::-1].copy(), "quantile", per_feature=True)
+    np.testing.assert_array_equal(frame.decode(frame.encode(far, 0.0), 1.0, float), far)
+
+
+def test_points_beyond_both_ends_are_found_at_any_time():
+    X = np.arange(200.0).reshape(-1, 2) % 5
+    frame = find_frame(X, X + 10, "quantile", per_feature=True)
+    for far, end in ((-100.0, 10), (100.0, 14)):
+        Z = frame.encode(np.full((1, 2), far), 0.5)
+        np.testing.assert_array_equal(frame.decode(Z, 1.0, float), end)
+
+
+def test_categories_of_two_phases_switch_with_their_dtype():
+    """The second phase of NSGF++ lies on the target's side."""
+    rng = np.random.default_rng(0)
+    source = pd.DataFrame({"x": rng.normal(size=60), "c": rng.random(60) < 0.5})
+    target = source.assign(c=pd.Categorical(rng.choice(["y", "n"], 60)))
+    est = ESTIMATORS[2].__class__(**ESTIMATORS[2].get_params()).fit(source, target)
+    assert set(est.integrate(source, t_end=0.2)["c"]) == {True, False}
+    assert set(est.integrate(source, t_end=0.3)["c"]) == {"y", "n"}
+
+
+def test_lists_and_object_arrays_of_mixed_rows():
+    table = mixed(60, 0)[["sex", "x"]]
+    est = SinkhornFlowTransport(**SMALL, **FLOWS).fit(table, table[::-1])
+    with pytest.warns(UserWarning, match="X does not have valid feature names"):
+        assert isinstance(est.transform([["m", 1.0], ["f", 2.0]]), pd.DataFrame)
+    rows = table.to_numpy(dtype=object)
+    est = SinkhornFlowTransport(categorical_features=[0], **SMALL, **FLOWS).fit(rows, rows[::-1])
+    assert np.isfinite(est.score(rows, rows))
+
+
+def test_metrics_of_categories():
+    """By value, whatever their type; rows that differ in one are at distance 1."""
+    frames = [pd.DataFrame({"c": pd.Categorical(values)}) for values in ([1, 2] * 50, [1.0, 2.0] * 50)]
+    assert energy_distance(*frames) < 0.02
+    apart = [pd.DataFrame({"c": pd.Categorical([name] * 50)}) for name in "ab"]
+    assert energy_distance(*apart) == pytest.approx(2)
+    with pytest.raises(ValueError, match="missing categories"):
+        energy_distance(apart[0], pd.DataFrame({"c": pd.Categorical(["a", None])}))

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-# Scores of equal values leave so much of their step free on either side: rounding must not lead out of it.
-STEP_MARGIN = 0.01
+# Scores of equal values leave so much of their step free on either side, and at most so much probability:
+# rounding must not lead out of it.
+STEP_MARGIN, LARGEST_MARGIN = 0.01, 1e-6
 # Values that have no more decimals than this, and repeat, are rounded to as many.
 MAX_DECIMALS = 6
 # Scores between which a point at an intermediate time is looked for, and how often the interval is halved.
@@ -59,25 +60,30 @@ class Marginal(NamedTuple):
         return low, high
 
     def rounded(self, values: np.ndarray) -> np.ndarray:
-        return values if self.decimals is None else np.round(values, self.decimals)
+        if self.decimals is None:
+            return values
+        # Larger ones have no decimals. Adding zero makes one of both zeros.
+        return np.where(np.abs(values) < 2**52, np.round(values, self.decimals), values) + 0.0
 
 
-def marginal_of(values: np.ndarray) -> Marginal:
-    """Quantile function of a column of numbers."""
+def marginal_of(values: np.ndarray, *, is_category: bool = False) -> Marginal:
+    """Quantile function of a column of numbers; of categories, a value that occurs once has a step too."""
     distinct, counts = np.unique(values.astype(np.float64), return_counts=True)
     highest = np.cumsum(counts)
     ends = np.stack([highest - counts, highest]) / len(values)
-    ends[:, counts == 1] = (highest[counts == 1] - 0.5) / len(values)
-    is_node = np.stack([np.full(len(counts), True), counts > 1])
+    is_point = (counts == 1) & (not is_category)
+    ends[:, is_point] = (highest[is_point] - 0.5) / len(values)
+    is_node = np.stack([np.full(len(counts), True), ~is_point])
     probabilities, nodes = (each.T[is_node.T] for each in (ends, np.broadcast_to(distinct, ends.shape)))
     repeats = len(distinct) < len(values)
     return Marginal(probabilities, nodes, _decimals(distinct, values.dtype) if repeats else None)
 
 
 def _decimals(values: np.ndarray, dtype: np.dtype) -> int | None:
-    precision = 4 * np.finfo(dtype).eps * np.abs(values)
+    if np.abs(values).max() >= 2**52:
+        return None
     for decimals in range(MAX_DECIMALS + 1):
-        if (np.abs(values - np.round(values, decimals)) <= precision).all():
+        if (np.round(values, decimals).astype(dtype) == values.astype(dtype)).all():
             return decimals
     return None
 
@@ -122,7 +128,8 @@ class Charts:
             marginal = (self.target if t == 1 else self.source)[k] if is_end else None
             if marginal is not None:
                 low, high = marginal.steps(answer[:, column])
-                scores = ndtri(low + places[k] * (high - low))
+                margin = np.minimum(STEP_MARGIN * (high - low), LARGEST_MARGIN)
+                scores = ndtri(low + margin + places[k] * (high - low - 2 * margin))
             elif is_end:
                 continue
             else:
@@ -191,8 +198,8 @@ class Charts:
                 middle = (low + high) / 2
                 below = is_below(self._value(k, middle, t), values)
                 low, high = np.where(below, middle, low), np.where(below, high, middle)
-            ends.append(ndtr((low + high) / 2))
-        return ndtri(np.clip((ends[0] + ends[1]) / 2, ndtr(-LARGEST_SCORE), ndtr(LARGEST_SCORE)))
+            ends.append((low + high) / 2)
+        return (ends[0] + ends[1]) / 2
 
 
 def _places_in_step(X: np.ndarray, n_columns: int) -> np.ndarray:
@@ -214,7 +221,7 @@ def _places_in_step(X: np.ndarray, n_columns: int) -> np.ndarray:
         with np.errstate(over="ignore"):
             place = _mixed(code + np.uint64(k) * _GOLDEN) + occurrence * step
         places[k] = (place >> np.uint64(11)) * 2.0**-53
-    return STEP_MARGIN + (1 - 2 * STEP_MARGIN) * places
+    return places
 
 
 def _mixed(code):

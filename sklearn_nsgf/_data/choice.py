@@ -121,7 +121,13 @@ def _charts_of(
     clouds = [some_rows(each)[:, places] for each in (source, target) if each is not None]
     if is_shared and source is not None:
         clouds = [np.concatenate(clouds)] * 2
-    marginals = [[marginal_of(values) for values in cloud.T] for cloud in clouds]
+    marginals = [
+        [
+            marginal_of(values, is_category=is_category)
+            for values, is_category in zip(cloud.T, are_categories, strict=True)
+        ]
+        for cloud in clouds
+    ]
     if source is None:
         # Normal, but for categories: there is nothing between them.
         marginals = [
@@ -131,15 +137,20 @@ def _charts_of(
             ],
             *marginals,
         ]
-    trimmed = _trimmed(clouds[-1])
-    units = trimmed.std(axis=0)
-    centres, units = trimmed.mean(axis=0), np.where(units > 0, units, 1.0)
+    centres, units = _centres_and_units(clouds[-1])
     return Charts(places, marginals[0], marginals[-1], centres, units, are_categories)
 
 
-def _trimmed(values: np.ndarray) -> np.ndarray:
+def _centres_and_units(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of each column without its outermost values, or with them if others are equal."""
+    # Squares of extreme numbers overflow.
+    largest = np.abs(values).max(axis=0).astype(np.float64)
+    largest = np.where(largest > 0, largest, 1.0)
+    values = values / largest
     low, high = np.quantile(values, [TRIM, 1 - TRIM], axis=0)
-    return np.clip(values, low, high, dtype=np.float64)
+    trimmed = np.clip(values, low, high)
+    units = np.where(np.ptp(trimmed, axis=0) > 0, trimmed.std(axis=0), values.std(axis=0))
+    return trimmed.mean(axis=0) * largest, np.where(units > 0, units, 1.0) * largest
 
 
 def _choose(source: SampleRows | None, target: SampleRows, columns: Columns) -> str:
@@ -165,8 +176,8 @@ def _choose(source: SampleRows | None, target: SampleRows, columns: Columns) -> 
             [cloud[choose(fold, k)] for cloud, fold in zip(clouds, folds, strict=True)]
             for choose in (np.not_equal, np.equal)
         )
-        unit = _trimmed(training[1]).std(axis=0)
-        unit = np.where(unit > 0, unit, 1.0) if columns.per_feature else unit.max() or 1.0
+        _, unit = _centres_and_units(training[1])
+        unit = unit if columns.per_feature else unit.max()
         for j, kind in enumerate(kinds):
             frame = _frame_of(*training, kind, columns)
             moved = frame.decode(frame.encode(test[0], 0.0), 1.0, float)

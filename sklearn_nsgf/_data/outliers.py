@@ -24,9 +24,9 @@ def warn_of_outliers(rows: SampleRows, name: str, table: Table) -> None:
         if far is not None:
             warn_caller(
                 f"The column {table.title(place)!r} of the {name} has {len(far)} of {len(cloud)} values far "
-                f"away from all others, such as {far[0]:g}. They decide its mean and its deviation. If they "
-                "are mistakes or stand for missing values, leave these rows out or impute them; if they are "
-                "right, use frame='quantile', in which they count no more than others.",
+                f"away from all others, such as {far[0]:g}. If they are mistakes or stand for missing "
+                "values, leave these rows out or impute them. If they are right, frame='auto' and "
+                "frame='quantile' keep them from deciding the units of the column; other frames do not.",
                 UserWarning,
             )
 

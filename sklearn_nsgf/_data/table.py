@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import issparse
 
-from sklearn_nsgf._frames import CATEGORICAL_DTYPES, column_of, dtype_of, library_of, values_of
+from sklearn_nsgf._frames import (
+    CATEGORICAL_DTYPES,
+    column_of,
+    dtype_of,
+    is_missing,
+    library_of,
+    values_of,
+)
 from sklearn_nsgf._sklearn import get_feature_names
 
 
@@ -45,8 +53,15 @@ class Table(NamedTuple):
 
     def encode(self, X, name: str):
         """A frame or an array of objects as floats, with codes in place of categories; else X itself."""
-        is_mixed = library_of(X) or getattr(X, "dtype", None) == np.dtype(object) or _is_mixed(X)
-        if not self.categories or not is_mixed:
+        if not self.categories:
+            return X
+        kind = getattr(getattr(X, "dtype", None), "kind", "")
+        if kind in ("U", "S", "T"):
+            raise ValueError(
+                f"{name} is an array of text, in which numbers are text too; expected a DataFrame, or an "
+                "array of objects: np.asarray(rows, dtype=object)."
+            )
+        if not (library_of(X) or kind == "O" or _is_mixed(X)):
             return X
         X = _as_table(X)
         if X.shape[1:] != (self.n_columns,):
@@ -88,7 +103,8 @@ class Table(NamedTuple):
     def to_frame(self, rows: np.ndarray, t: float, library: str, index=None):
         """Rows at time t as a frame, with the types of the nearer sample; in between, numbers are floats."""
         package = sys.modules[library]
-        dtypes = self.dtypes[int(t >= 0.5)] if library == self.library else [None] * len(self.columns)
+        dtypes = self.dtypes[int(t >= 0.5)] if library == self.library else []
+        dtypes = dtypes or [None] * len(self.columns)
         columns = [
             self._series(package, rows, place, dtype, t in (0, 1)) for place, dtype in enumerate(dtypes)
         ]
@@ -119,10 +135,14 @@ class Table(NamedTuple):
         if place in self.categories:
             return _category_series(package, self._values(rows, place), self.categories[place], dtype)
         values = rows[:, place]
-        kind = "" if dtype is None or not is_end else dtype.lower()
+        kind = "" if dtype is None or not is_end else dtype.lower().split("[")[0]
         if "int" in kind:
             limits = np.iinfo(kind)
-            values = np.clip(np.rint(values), limits.min, limits.max).astype(kind)
+            # The largest 64-bit integers are no floats, and the next float is beyond them.
+            largest = (
+                float(limits.max) if int(float(limits.max)) <= limits.max else np.nextafter(limits.max, 0)
+            )
+            values = np.clip(np.rint(values), limits.min, largest).astype(kind)
         elif "float" not in kind:
             return values
         if package.__name__ == "polars":
@@ -176,6 +196,11 @@ def find_table(X, y, categorical_features) -> Table:
         }
     if samples[0].shape[1:] != samples[-1].shape[1:]:
         return table
+    if places and library_of(samples[0]) != library_of(samples[-1]):
+        raise TypeError(
+            f"X is a {type(X).__module__}.{type(X).__name__} and y (the target) a {type(y).__module__}."
+            f"{type(y).__name__}; expected both of one kind, since they have categories."
+        )
     categories = {
         place: _categories([column_of(each, place) for each in samples], f"column {table.title(place)!r}")
         for place in sorted(places)
@@ -233,7 +258,7 @@ def _is_mixed(X) -> bool:
 
 def _categories(columns: Sequence, title: str) -> np.ndarray:
     """All values, in the order of a categorical dtype or sorted."""
-    values: list = []
+    found_in_each = []
     for column in columns:
         if dtype_of(column) == "category":
             found = column.cat.categories.to_numpy()
@@ -241,7 +266,11 @@ def _categories(columns: Sequence, title: str) -> np.ndarray:
             found = column.dtype.categories.to_numpy()
         else:
             found = _distinct(column, title)[0]
-        values += [value for value in found.tolist() if value not in values]
+        found_in_each.append(found.tolist())
+    # The order of the longer list first: the other one is often a part of it.
+    values = list(
+        dict.fromkeys(value for each in sorted(found_in_each, key=len, reverse=True) for value in each)
+    )
     as_array = np.array(values)
     return as_array if as_array.dtype.kind in "biuf" else np.array(values, dtype=object)
 
@@ -252,7 +281,7 @@ def _distinct(column, title: str) -> tuple[np.ndarray, np.ndarray]:
     if values.dtype.kind == "f":
         missing = np.isnan(values)
     elif values.dtype == object:
-        missing = np.array([value is None or value != value for value in values.tolist()], dtype=bool)
+        missing = np.array([is_missing(value) for value in values.tolist()], dtype=bool)
     else:
         missing = np.zeros(len(values), dtype=bool)
     if missing.any():
@@ -272,10 +301,13 @@ def _distinct(column, title: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _floats(column, title: str) -> np.ndarray:
     values = values_of(column)
-    try:
-        return values.astype(np.float64)
-    except (TypeError, ValueError) as error:
+    is_number = values.dtype.kind in "biuf"
+    if values.dtype.kind == "O":
+        is_number = all(isinstance(value, (Real, np.bool_)) or is_missing(value) for value in values.tolist())
+        values = np.array([np.nan if is_missing(value) else value for value in values.tolist()])
+    if not is_number:
         raise ValueError(
-            f"The {title} has values that are not numbers ({error}). If they are categories, name it in "
-            "categorical_features, or give it a categorical dtype; encode dates as numbers."
-        ) from error
+            f"The {title} has values that are not numbers (dtype {values.dtype}). If they are categories, "
+            "name it in categorical_features, or give it a categorical dtype; encode dates as numbers."
+        )
+    return values.astype(np.float64)

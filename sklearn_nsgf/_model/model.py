@@ -88,7 +88,7 @@ class FlowModel:
 
     def encode(self, X: np.ndarray, t) -> np.ndarray:
         """Samples at time t as points of the flow."""
-        return self.space.encode(X, self._clock(t))
+        return self.space.encode(X, self.clock(t))
 
     def transport(
         self, X: np.ndarray, codes: np.ndarray | None, t_start: float, t_end: float, how: Integration
@@ -106,7 +106,7 @@ class FlowModel:
         return self.decode(nodes, times, float_dtype(X.dtype))
 
     def decode(self, Z: np.ndarray, times: np.ndarray, dtype: np.dtype) -> np.ndarray:
-        return self.space.decode(Z, self._clock(times), dtype)
+        return self.space.decode(Z, self.clock(times), dtype)
 
     def follow(
         self,
@@ -206,7 +206,7 @@ class FlowModel:
                 "beyond it, and no velocity at a point there. Use transition='direct'."
             )
 
-    def _clock(self, t):
+    def clock(self, t):
         """How far the centre has come at a time of the flow."""
         return np.minimum(len(self.legs) * np.asarray(t), 1.0)
 
