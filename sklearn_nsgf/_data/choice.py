@@ -87,9 +87,9 @@ def _is_unlike_normal(values: np.ndarray) -> bool:
         return False
     if repeated.sum() >= SHARED_PART * len(values) or repeated.max(initial=0) >= LARGE_PART * len(values):
         return True
-    deviations = values.astype(np.float64) - values.mean(dtype=np.float64)
     # Powers of extreme numbers overflow.
-    squares = np.square(deviations / np.abs(deviations).max())
+    scaled = values.astype(np.float64) / np.abs(values).max()
+    squares = np.square(scaled - scaled.mean())
     excess_kurtosis = np.square(squares).mean() / squares.mean() ** 2 - 3
     return bool(excess_kurtosis > LARGE_KURTOSIS + 3 * np.sqrt(24 / len(values)))
 
