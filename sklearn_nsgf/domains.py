@@ -18,7 +18,7 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from sklearn_nsgf._frames import library_of
+from sklearn_nsgf._frames import is_missing, library_of
 from sklearn_nsgf._sklearn import check_method_params, safe_indexing
 from sklearn_nsgf._warn import warn_caller
 
@@ -149,11 +149,9 @@ def is_unlabelled(y, marks=UNLABELLED_MARKS) -> np.ndarray:
     unlabelled : bool ndarray of shape (n_samples,)
     """
     labels = any_array(y)
-    # It equals nothing, itself included, and its comparisons have no truth value.
-    pandas_na = getattr(sys.modules.get("pandas"), "NA", None)
 
     def is_none(label) -> bool:
-        return label is None or label is pandas_na or label != label or label in marks
+        return is_missing(label) or label in marks
 
     return np.array([any(map(is_none, row)) for row in labels.reshape(len(labels), -1).tolist()])
 

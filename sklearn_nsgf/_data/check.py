@@ -148,19 +148,19 @@ def _split_rows(sample_domain, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
 def check_samples(estimator: BaseEstimator, X, space: Space, **options) -> np.ndarray:
     """Check samples of the user's shape for a fitted estimator: float32, float64, or uint8 images."""
     layout = space.layout
-    if library_of(X):
+    # The names and the number of features; of a DataFrame first, since its columns are encoded by place.
+    is_frame = library_of(X) is not None
+    if is_frame:
         validate_data(estimator, X, reset=False, skip_check_array=True)
     samples = _check_numbers(X, "X", space.table, estimator=estimator, **options)
-    if len(layout.sample_shape) == 1:
-        # The names and the number of features.
+    if not is_frame and len(layout.sample_shape) == 1:
         validate_data(estimator, X, reset=False, skip_check_array=True)
-    X = samples
-    if X.shape[1:] != layout.sample_shape:
+    if samples.shape[1:] != layout.sample_shape:
         raise ValueError(
-            f"X has samples of shape {X.shape[1:]}, but {type(estimator).__name__} was fitted on "
+            f"X has samples of shape {samples.shape[1:]}, but {type(estimator).__name__} was fitted on "
             f"samples of shape {layout.sample_shape}."
         )
-    return _floats_unless_image(X, layout)
+    return _floats_unless_image(samples, layout)
 
 
 def check_target(y, layout: Layout, table: Table, *, ensure_min_samples: int) -> np.ndarray:
@@ -197,7 +197,7 @@ def _check_numbers(X, name: str, table: Table, **options) -> np.ndarray:
     try:
         numbers = check_array(numbers, input_name=name, **SAMPLE_OPTIONS, **options)
     except (TypeError, ValueError) as error:
-        columns = _columns_to_blame(X if numbers is X else numbers, table)
+        columns = _columns_to_blame(numbers, table)
         if not columns:
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError

@@ -63,7 +63,7 @@ def find_frame(
     categorical : sequence of int
         Columns of codes, which are always read as scores.
     """
-    are_categories = np.zeros(target[:1].shape[1], dtype=bool)
+    are_categories = np.zeros(target.shape[1], dtype=bool)
     are_categories[list(categorical)] = True
     columns = Columns(per_feature, are_categories, are_categories)
     if kind == "auto":

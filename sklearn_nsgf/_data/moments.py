@@ -64,9 +64,9 @@ def moments_of(
     return Moments(mean, std, _shrunk_correlation(divide_in_place(sample - mean, std)))
 
 
-def some_rows(cloud: Rows) -> np.ndarray:
+def some_rows(cloud) -> np.ndarray:
     """Rows for what needs many numbers at once: 10 000 at most, fewer of many features."""
-    n_rows, n_features = len(cloud), cloud[:1].shape[1]
+    n_rows, n_features = cloud.shape
     n_used = min(MAX_ROWS, max(2, MAX_SIZE // n_features))
     return cloud[np.sort(np.random.RandomState(0).permutation(n_rows)[:n_used])]
 

@@ -30,6 +30,11 @@ class SampleRows:
     def __len__(self) -> int:
         return len(self.X) if self.places is None else len(self.places)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """That of the rows, none of which is read for it."""
+        return len(self), self.layout.n_features
+
     def __getitem__(self, places) -> np.ndarray:
         rows = self.layout.to_rows(self.X[places if self.places is None else self.places[places]])
         return rows if self.encode is None else self.encode(rows)
