@@ -181,6 +181,8 @@ def fit_forest(train, seed):
         nthread=1,
         seed=seed,
     )
+    clean = model.clean_onehot_data
+    model.clean_onehot_data = lambda X: clean(X).copy()  # pandas 3 gives arrays that cannot be rounded
     return lambda n: from_numbers(model.generate(batch_size=n), like)[list(train)].astype(train.dtypes)
 
 

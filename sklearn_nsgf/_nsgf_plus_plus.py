@@ -97,8 +97,8 @@ class NSGFPlusPlus(BaseFlowTransport):
     validation_fraction : float, default=0.2
         Share of the rows that early stopping holds out.
     n_iter_no_change : int, default=10
-        Number of looks at the held-out rows without improvement before training stops. Training also goes on
-        for as many steps as the best network has had, and 200 in all.
+        Number of looks at the held-out rows without improvement, by half a standard error, before training
+        stops. Training also goes on for as many steps as the last improvement took, and 200 in all.
     label_mode : {"ignore", "condition", "couple"}, default="ignore"
         How `fit` uses class labels in `y`. "condition" learns one flow per class and shows the class to the
         network: `transform` and `sample` then take `labels`. "couple" sends the source points of a class only
@@ -112,9 +112,9 @@ class NSGFPlusPlus(BaseFlowTransport):
         deviations. "quantile" reads each column as normal scores, by its own quantiles in either sample, and
         starts at the linear map between those: marginals are right from the start, zeros, integers and bounds
         come back exactly, and heavy tails cost nothing. "auto" reads columns as scores if their values repeat
-        or their tails are heavy, and is otherwise "linear", unless a simpler one brings held-out rows closer
-        to the target; with more than 1 024 features it is "shift". With `standardize=False`, and for images,
-        it reads no columns as scores.
+        or their tails are heavy. Otherwise it is "linear", unless a simpler one, or "quantile" for a single
+        column, brings held-out rows closer to the target; with more than 1 024 features it is "shift". With
+        `standardize=False`, and for images, it reads no columns as scores.
     categorical_features : "from_dtype", array-like of str, int or bool, or None, default="from_dtype"
         Columns that hold categories: names, places or a mask. "from_dtype" takes those of a DataFrame with a
         categorical or boolean dtype. They are encoded inside, read as scores whatever `frame` is, and come

@@ -119,21 +119,43 @@ def make_generator(seed: int, device: torch.device) -> torch.Generator:
 _rng_lock = threading.RLock()
 
 
-@contextmanager
-def isolated_rng(seed: int) -> Iterator[None]:
-    """Seed torch's global CPU generator inside the block and restore it afterwards.
+class RandomStream:
+    """A seeded stream of random numbers of torch's global generators, drawn from inside blocks only.
 
-    For code that draws from the global generator whatever one does: parameter initialisation. One thread at a
-    time is inside.
+    For code that draws from those whatever one does: parameter initialisation, dropout. Outside they are as
+    if nothing had been drawn, and the next block goes on where the last one ended. One thread at a time is
+    inside.
+
+    Attributes
+    ----------
+    is_used : bool
+        Whether anything was drawn so far.
     """
-    generator = torch.default_generator
-    with _rng_lock:
-        state = generator.get_state()
-        generator.manual_seed(seed)
-        try:
-            yield
-        finally:
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.is_used = seed, False
+        self.states: list[torch.Tensor] = []
+
+    @staticmethod
+    def generators() -> tuple[torch.Generator, ...]:
+        """That of the CPU, and those of the GPUs as soon as the process uses one."""
+        return torch.default_generator, *torch.cuda.default_generators
+
+    def __enter__(self) -> None:
+        _rng_lock.acquire()
+        self.outside = [generator.get_state() for generator in self.generators()]
+        for k, generator in enumerate(self.generators()):
+            if k == len(self.states):
+                self.states.append(generator.manual_seed(self.seed).get_state())
+            generator.set_state(self.states[k])
+
+    def __exit__(self, *exception: object) -> None:
+        states = [generator.get_state() for generator in self.generators()]
+        self.is_used |= not all(map(torch.equal, states, self.states))
+        self.states = states
+        for generator, state in zip(self.generators(), self.outside, strict=False):
             generator.set_state(state)
+        _rng_lock.release()
 
 
 class _Setting(ContextDecorator):
@@ -166,43 +188,6 @@ class _Setting(ContextDecorator):
             self.n_inside -= 1
             if self.n_inside == 0:
                 self.set(self.outside)
-
-
-class _TrainingRng(_Setting):
-    """Restores torch's global generators after trainings, which only dropout and the like draw from.
-
-    Trainings at the same time in several threads share them.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lock = _rng_lock
-
-    @staticmethod
-    def generators() -> tuple[torch.Generator, ...]:
-        """That of the CPU, and those of the GPUs as soon as the process uses one."""
-        return torch.default_generator, *torch.cuda.default_generators
-
-    def get(self) -> list[torch.Tensor]:
-        return [generator.get_state() for generator in self.generators()]
-
-    def set(self, value: list[torch.Tensor] | int) -> None:
-        if isinstance(value, int):
-            for generator in self.generators():
-                generator.manual_seed(value)
-        else:
-            for generator, state in zip(self.generators(), value, strict=False):
-                generator.set_state(state)
-
-    @contextmanager
-    def seeded(self, seed: int) -> Iterator[None]:
-        with self.lock:
-            self.inside = seed
-            self.__enter__()
-        try:
-            yield
-        finally:
-            self.__exit__()
 
 
 class _ThreadBlocks(threading.local):
@@ -267,4 +252,4 @@ class _FullPrecision(_Setting):
             backend.matmul.fp32_precision = each
 
 
-one_thread, full_precision, training_rng = _OneThread(), _FullPrecision(), _TrainingRng()
+one_thread, full_precision = _OneThread(), _FullPrecision()

@@ -122,3 +122,14 @@ def test_the_choice_of_a_frame():
     tailed[:3] *= 1000
     assert find_frame(source, tailed, "auto", per_feature=False).kind in ("shift", "none")
     assert find_frame(source, tailed, "auto", per_feature=True).charts.columns.tolist() == [0, 1]
+
+
+def test_a_single_column_starts_at_its_optimal_map_where_that_is_not_linear():
+    """Quantiles of 200 rows are worse than the linear map between two Gaussians, and much better elsewhere."""
+    rng = np.random.default_rng(0)
+    source, gaussian = rng.normal(size=(200, 1)), rng.normal(2, 3, size=(200, 1))
+    clusters = rng.choice([-2.0, 2.0], size=(200, 1)) + 0.1 * rng.normal(size=(200, 1))
+    assert find_frame(source, gaussian, "auto", per_feature=True).kind == "linear"
+    assert find_frame(source, clusters, "auto", per_feature=True).kind == "quantile"
+    assert find_frame(source, clusters, "auto", per_feature=False).kind == "linear"
+    assert find_frame(None, clusters, "auto", per_feature=True).kind == "linear"

@@ -3,6 +3,7 @@
 import copy
 import logging
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
@@ -402,6 +403,20 @@ def test_a_network_that_draws_is_seeded_too():
         answers.append(small(network=DropoutNetwork).fit(source, target).transform(source))
         assert torch.equal(torch.get_rng_state(), state)
     np.testing.assert_array_equal(*answers)
+
+
+def test_networks_that_draw_in_several_threads_are_seeded_too():
+    """Their steps alternate."""
+    source, target = two_clouds()
+
+    def answer(seed):
+        return small(network=DropoutNetwork, random_state=seed).fit(source, target).transform(source)
+
+    state = torch.get_rng_state()
+    alone = list(map(answer, range(3)))
+    with ThreadPoolExecutor(3) as pool:
+        np.testing.assert_array_equal(list(pool.map(answer, range(3))), alone)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_parameters_changed_after_the_fit_are_checked():

@@ -156,15 +156,17 @@ def _centres_and_units(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _choose(source: SampleRows | None, target: SampleRows, columns: Columns) -> str:
     """The kind of frame that brings held-out rows of the source nearest to those of the target.
 
-    "linear", unless a simpler one is better by more than a standard error over the folds. "quantile" is not
-    among them: it often starts nearer to the target, but scores close the gaps between clusters, which a
-    network then has to open again.
+    "linear", unless another one is better by more than a standard error over the folds. "quantile" is among
+    them for a single column, whose optimal map it is. With several it often starts nearer to the target, too,
+    but scores close the gaps between clusters, which a network then has to open again.
     """
     if len(columns.are_scores) > CORRELATED_FEATURES:
         return "shift"
     if source is None:
         return "linear"
-    kinds = ("none", "shift", "scale", "linear")
+    kinds = ["none", "shift", "scale", "linear"]
+    if len(columns.are_scores) == 1 and columns.per_feature:
+        kinds.insert(0, "quantile")
     rng = np.random.RandomState(0)
     clouds = [cloud[np.sort(rng.permutation(len(cloud))[:CHOICE_ROWS])] for cloud in (source, target)]
     if min(map(len, clouds)) < 2 * N_FOLDS:
@@ -182,6 +184,8 @@ def _choose(source: SampleRows | None, target: SampleRows, columns: Columns) -> 
             frame = _frame_of(*training, kind, columns)
             moved = frame.decode(frame.encode(test[0], 0.0), 1.0, float)
             distances[k, j] = _distance(moved / unit, test[1] / unit)
+            if kind == "quantile":
+                distances[k, j] += _sampling_distance(test[1] / unit, min(map(len, training)))
     gains = distances[:, -1:] - distances
     mean, error = gains.mean(axis=0), gains.std(axis=0, ddof=1) / np.sqrt(N_FOLDS)
     # Of equal ones the last.
@@ -197,6 +201,14 @@ def _folds(cloud: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
         group = order[start : start + N_FOLDS]
         folds[group] = rng.permutation(N_FOLDS)[: len(group)]
     return folds
+
+
+def _sampling_distance(X: np.ndarray, n_rows: int) -> float:
+    """Expected energy distance of so many rows to the distribution that they come from.
+
+    A quantile map repeats the rows that it has seen. Even folds do not show that: they repeat each other.
+    """
+    return cdist(X, X).sum() / (len(X) * (len(X) - 1)) / n_rows
 
 
 def _distance(X: np.ndarray, Y: np.ndarray) -> float:

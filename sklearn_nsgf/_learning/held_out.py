@@ -38,6 +38,8 @@ class Distance(NamedTuple):
 
     def is_better_than(self, other: Distance, n_errors: float) -> bool:
         """Whether it is smaller by more than so many standard errors of the paired difference."""
+        if not self.value < other.value:  # or it is not finite
+            return False
         parts = [mine - others for mine, others in zip(self[1:], other[1:], strict=True)]
         variance = sum(part.var() / max(1, len(part) - 1) for part in parts)
         return other.value - self.value > n_errors * np.sqrt(variance)

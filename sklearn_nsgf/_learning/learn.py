@@ -26,7 +26,7 @@ from sklearn_nsgf._learning.training import (
 )
 from sklearn_nsgf._model.leg import Curves, Leg, bare, new_time_predictor, on_rows
 from sklearn_nsgf._model.model import FlowModel
-from sklearn_nsgf._torch import make_generator, training_rng
+from sklearn_nsgf._torch import RandomStream, make_generator
 from sklearn_nsgf.flow import StackedBlocks, TrajectoryPool
 from sklearn_nsgf.networks import TimePredictor, make_network
 
@@ -182,13 +182,14 @@ def _train(
     pool_seed, network_seed = seeds
     generator = make_generator(pool_seed, job.device)
     n_steps = math.ceil(settings.max_iter / evaluation_interval(settings.max_iter))
-    with training_rng.seeded(network_seed), job.tasks.phase(task, "evaluation", n_steps) as end_step:
+    with job.tasks.phase(task, "evaluation", n_steps) as end_step:
         return train_network(
             network.to(job.device),
             lambda n_samples: pool.sample(n_samples, generator),
             max_iter=settings.max_iter,
             batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
+            stream=RandomStream(network_seed),
             report=lambda average, last: end_step(
                 model_so_far and (lambda: model_so_far(average)), last=last
             ),

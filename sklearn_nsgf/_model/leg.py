@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_nsgf._model.reservoir import Reservoir
-from sklearn_nsgf._torch import Chunks, inference_dtype, isolated_rng
+from sklearn_nsgf._torch import Chunks, RandomStream, inference_dtype
 from sklearn_nsgf.networks import ImageRows, TimePredictor, make_network
 
 # Rows that go through a network at a time: at most so many, and at most so many numbers.
@@ -182,7 +182,7 @@ def new_time_predictor(
 ) -> TimePredictor:
     """A time predictor for points of that shape, which come as rows."""
     image_shape = event_shape if len(event_shape) == 3 else None
-    with isolated_rng(seed):
+    with RandomStream(seed):
         return TimePredictor(math.prod(event_shape), hidden_layer_sizes, image_shape)
 
 

@@ -9,7 +9,7 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
-from sklearn_nsgf._torch import isolated_rng
+from sklearn_nsgf._torch import RandomStream
 from sklearn_nsgf.networks._mlp import MLP
 from sklearn_nsgf.networks._unet import UNet
 
@@ -58,7 +58,7 @@ def make_network(
     """
     if not all(isinstance(size, Integral) and size >= 1 for size in hidden_layer_sizes):
         raise ValueError(f"hidden_layer_sizes={hidden_layer_sizes!r} must be positive integers.")
-    with isolated_rng(seed):
+    with RandomStream(seed):
         if network is None:
             if len(event_shape) == 3:
                 return UNet(event_shape, n_classes=n_classes)
