@@ -19,7 +19,7 @@ from sklearn_nsgf._torch import RandomStream
 from sklearn_nsgf.flow import PathSample
 from sklearn_nsgf.networks import TimePredictor, make_network
 
-OPTIONS = {"max_iter": 300, "batch_size": 64, "learning_rate": 0.01}
+OPTIONS = {"max_iter": 300, "batch_size": 64, "learning_rate": 0.01, "stream": RandomStream(0)}
 
 
 def linear_field(generator):
@@ -36,7 +36,7 @@ def linear_field(generator):
 def train(draw=None, **options):
     draw = draw or linear_field(torch.Generator().manual_seed(0))
     network = make_network((2,), hidden_layer_sizes=(32,))
-    return train_network(network, draw, **{**OPTIONS, "stream": RandomStream(0), **options})
+    return train_network(network, draw, **{**OPTIONS, **options})
 
 
 def test_it_learns_a_field():
