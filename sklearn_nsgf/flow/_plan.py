@@ -223,7 +223,11 @@ class Plan(_Shares):
         """Move the scalings into the columns."""
         # exp(S + w) beta = exp(S + w + log beta): the same plan, whose scalings are one again. Entries that
         # the floor had hidden count from here on.
-        self.set_columns(self.w + self.log_beta)
+        self.restart(self.w + self.log_beta)
+
+    def restart(self, w: Tensor) -> None:
+        """Start from other columns."""
+        self.set_columns(w)
         self._start()
 
     def log_columns(self) -> Tensor:

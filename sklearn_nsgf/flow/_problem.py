@@ -6,7 +6,9 @@ softmax (`_plan.Plan`). From there on Sinkhorn's iteration is two matrix-vector 
 scalings ``alpha`` and ``beta`` around that plan, accelerated by `_anderson.Anderson`; scalings that grow
 too far from one are absorbed into ``w``. A cold start solves a subsample first
 (`Problem._coarse_start`), and a small problem walks the blur down from a quarter of the data's
-diameter (`_annealing`).
+diameter (`_annealing`). Mass that has to cross a gap between clusters moves by a fixed factor a round, however
+far it is from where it should be: an iteration that has stalled takes what groups of target points differ by
+from a linear programme (`Problem._unstall`).
 
 Potentials are reduced: ``h = g - |y|^2 / 2``, so that ``w = h / epsilon + log b``.
 """
@@ -22,6 +24,7 @@ import torch
 from torch import Tensor
 
 from sklearn_nsgf.flow._anderson import Anderson
+from sklearn_nsgf.flow._groups import group_offsets
 from sklearn_nsgf.flow._memory import Memory
 from sklearn_nsgf.flow._plan import Plan, Similarity, SymmetricPlan, is_stored
 
@@ -30,6 +33,8 @@ _ANNEALING_TOL = 0.1
 _DRIFT_INTERVAL = 3
 # Larger problems than this take a cold start from a subsample of this many points.
 _COARSE_POINTS = 2048
+# Rounds after which an iteration may have stalled, at first; later it is twice as many each time.
+_STALL_ROUNDS = 100
 
 
 class Settings(NamedTuple):
@@ -154,12 +159,23 @@ class Problem:
         b, log_b = self.y.weights, self.y.log_weights
         similarity = Similarity(self.x.points, self.y.points, blur**2, self.memory, self.products)
         plan = Plan(similarity, self.x.weights, b, torch.add(log_b, h, alpha=1 / blur**2))
-        accelerator = Anderson(b)
+        accelerator, next_look, last_error = Anderson(b), _STALL_ROUNDS, _l1(b)
+        mass_of_a_point = 1 / max(self.x.points.shape[-2], b.shape[-1])
         for n_iters in itertools.count(1):
             error = _l1(plan.marginal - b)
             worst = error.max().item()
             if math.isnan(worst):
                 break
+            if 2 * n_iters == next_look:
+                last_error = error
+            elif n_iters == next_look:
+                next_look *= 2
+                is_stalled = error > (last_error / 4).clamp(min=max(tol, mass_of_a_point))
+                last_error = error
+                if n_iters < self.settings.max_iter and bool(is_stalled.any()):
+                    self._unstall(plan, is_stalled)
+                    accelerator.forget()
+                    continue
             is_over = worst <= tol or n_iters >= self.settings.max_iter
             is_time_to_look = is_over or n_iters % _DRIFT_INTERVAL == 0
             if is_time_to_look and n_iters > 1 and plan.has_drifted():
@@ -175,6 +191,14 @@ class Problem:
                 step = step * (error > tol).unsqueeze(-1)
             plan.balance(plan.log_beta + step)
         return Solution(plan, error, n_iters)
+
+    def _unstall(self, plan: Plan, is_stalled: Tensor) -> None:
+        """Move groups of columns against each other, in the problems that have stalled."""
+        columns = plan.log_columns().clone()
+        for k in map(tuple, is_stalled.nonzero().tolist()):
+            x, y = self.x.points[k], self.y.points[k]
+            columns[k] += group_offsets(x, y, plan.a[k], plan.b[k], columns[k], self.blur**2)
+        plan.restart(columns)
 
     def solve_symmetric(self) -> Solution:
         """Transport of x to itself: one potential, one scaling.

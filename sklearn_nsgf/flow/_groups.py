@@ -1,0 +1,48 @@
+"""Mass across gaps: what the potentials of groups of target points differ by, from a linear programme."""
+
+from __future__ import annotations
+
+import ot
+import torch
+from torch import Tensor
+
+from sklearn_nsgf.flow._memory import Memory
+from sklearn_nsgf.flow._plan import Similarity
+
+# Groups of target points, and source points that are sent to them, at most.
+_N_GROUPS, _N_POINTS = 32, 2048
+
+
+def group_offsets(x: Tensor, y: Tensor, a: Tensor, b: Tensor, columns: Tensor, eps: float) -> Tensor:
+    """Offsets of the columns of a plan ``exp(S + w)`` that give each group of target points its mass.
+
+    They are the duals of the transport from the source points to the groups at the cost
+    ``-log sum_{j in group} exp(S_ij + w_j)``, which the network simplex solves: it does not matter how far
+    the mass is from where it should be. They are right up to the temperature, which is 1 here.
+
+    Parameters
+    ----------
+    x, y : Tensor of shape (n, d) and (m, d)
+        One problem.
+    a, b : Tensor of shape (n,) and (m,)
+        Weights.
+    columns : Tensor of shape (m,)
+        The w.
+    eps : float
+
+    Returns
+    -------
+    Tensor of shape (m,)
+    """
+    step = -(-len(x) // _N_POINTS)
+    x, a = x[::step], a[::step]
+    groups = torch.cdist(y, y[:: -(-len(y) // _N_GROUPS)]).argmin(-1)
+    groups = groups.unique(return_inverse=True)[1]
+    members = [(groups == k).nonzero().squeeze(-1) for k in range(int(groups.max()) + 1)]
+    logits = torch.cat([block.clone() for _, block in Similarity(x, y, eps, Memory()).plus(columns)])
+    costs = -torch.stack([logits[:, member].logsumexp(-1) for member in members], -1)
+    masses = torch.stack([b[member].sum() for member in members])
+    # In float64, which not every device has.
+    a, masses, costs = (each.cpu().double().numpy() for each in (a, masses, costs))
+    _, log = ot.emd(a / a.sum(), masses / masses.sum(), costs, log=True)
+    return torch.from_numpy(log["v"]).to(columns)[groups]
