@@ -4,6 +4,7 @@
     python benchmarks/sinkhorn.py --data DIR            # the table and sinkhorn.png
     python benchmarks/sinkhorn.py --growth              # time and memory for n = 256 ... 65 536
     python benchmarks/sinkhorn.py --pool                # 64 minibatches against plain Sinkhorn
+    python benchmarks/sinkhorn.py --gaps                # clusters whose mass has to cross gaps
     python benchmarks/sinkhorn.py --machine             # shares of the machine's own speed
     python benchmarks/sinkhorn.py --device cuda --data DIR     # the table on a GPU, and so with --pool
 
@@ -37,7 +38,7 @@ import warnings
 
 import numpy as np
 import torch
-from _harness import eight_gaussians, make_parser, print_row, read_idx
+from _harness import eight_gaussians, make_parser, print_row, read_idx, spread
 from threadpoolctl import threadpool_limits
 from torch.profiler import ProfilerActivity, profile
 
@@ -456,6 +457,45 @@ def batched_pool(device, n_flows=256, n=1024, d=784, n_steps=5):
     )
 
 
+def clusters(centres, shares=None, std=0.3):
+    def draw(n, rng):
+        rows = rng.choice(len(centres), n, p=shares)
+        return np.asarray(centres, float)[rows] + std * rng.normal(size=(n, 2))
+
+    return draw
+
+
+def gaps(arguments, n=900, blur=0.05, n_steps=5, tol=0.002):
+    """CPU seconds and the largest error of flows between clusters, in the target's standard deviations.
+
+    In turns with the same flow between normal clouds; the last column is the ratio.
+    """
+    normal = lambda n, rng: rng.normal(size=(n, 2))  # noqa: E731
+    corners = [(5, 5), (5, -5), (-5, 5), (-5, -5)]
+    two, three = clusters([(-3, 0), (3, 0)]), clusters([(0, 4), (4, -3), (-4, -3)])
+    cases = {
+        "normal to four corners": (normal, clusters(corners)),
+        "four corners, other shares": (clusters(corners), clusters(corners, [0.4, 0.3, 0.2, 0.1])),
+        "two clusters to three": (two, three),
+        "three clusters to two": (three, two),
+    }
+
+    def one(source, target, seed):
+        rng = np.random.default_rng(seed)
+        x, y = source(n, rng), target(n, rng)
+        x, y = (torch.from_numpy((each - y.mean(0)) / y.std(0)).float() for each in (x, y))
+        start = time.process_time()
+        flow = particle_flow(x, y, blur=blur, n_steps=n_steps, tol=tol)
+        return time.process_time() - start, flow.marginal_error.max().item()
+
+    print_row(f"{n} points, {n_steps} steps", ["CPU s", "largest error", "of normal"])
+    for name, case in cases.items():
+        pairs = [[one(*case, seed), one(normal, normal, seed)] for seed in range(arguments.repeats)]
+        seconds, errors = np.moveaxis(np.array(pairs), -1, 0)
+        ratio = seconds[:, 0] / seconds[:, 1]
+        print_row(name, [spread(seconds[:, 0]), f"{errors[:, 0].max():.4f}", spread(ratio)])
+
+
 def machine(arguments):
     """How fast the machine does what a flow consists of, and a flow's shares of it."""
 
@@ -494,7 +534,7 @@ def main():
     parser.add_argument("--steps", nargs="+", type=int, default=[5, 10])
     parser.add_argument("--repeats", type=int, default=3, help="turns of each method")
     parser.add_argument("--sizes", nargs="+", type=int, default=[4**k for k in range(4, 9)])
-    for mode in ("growth", "pool", "machine"):
+    for mode in ("growth", "pool", "gaps", "machine"):
         parser.add_argument(f"--{mode}", action="store_true")
     parser.add_argument("--one-size", nargs=2, type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -505,6 +545,8 @@ def main():
     pin_to_one_core()
     if arguments.pool:
         return pool(arguments)
+    if arguments.gaps:
+        return gaps(arguments)
     if arguments.data is None and (
         arguments.machine or any(CASES[name][0] in IMAGES for name in arguments.cases)
     ):
