@@ -125,7 +125,7 @@ def test_the_choice_of_a_frame():
 
 
 def test_a_single_column_starts_at_its_optimal_map_where_that_is_not_linear():
-    """Quantiles of 200 rows are worse than the linear map between two Gaussians, and much better elsewhere."""
+    """Quantiles of 200 rows are worse than the linear map between two Gaussians, and better elsewhere."""
     rng = np.random.default_rng(0)
     source, gaussian = rng.normal(size=(200, 1)), rng.normal(2, 3, size=(200, 1))
     clusters = rng.choice([-2.0, 2.0], size=(200, 1)) + 0.1 * rng.normal(size=(200, 1))

@@ -43,6 +43,6 @@ def group_offsets(x: Tensor, y: Tensor, a: Tensor, b: Tensor, columns: Tensor, e
     costs = -torch.stack([logits[:, member].logsumexp(-1) for member in members], -1)
     masses = torch.stack([b[member].sum() for member in members])
     # In float64, which not every device has.
-    a, masses, costs = (each.cpu().double().numpy() for each in (a, masses, costs))
-    _, log = ot.emd(a / a.sum(), masses / masses.sum(), costs, log=True)
+    supply, demand, cost = (each.cpu().double().numpy() for each in (a, masses, costs))
+    _, log = ot.emd(supply / supply.sum(), demand / demand.sum(), cost, log=True)
     return torch.from_numpy(log["v"]).to(columns)[groups]

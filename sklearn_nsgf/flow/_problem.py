@@ -6,9 +6,9 @@ softmax (`_plan.Plan`). From there on Sinkhorn's iteration is two matrix-vector 
 scalings ``alpha`` and ``beta`` around that plan, accelerated by `_anderson.Anderson`; scalings that grow
 too far from one are absorbed into ``w``. A cold start solves a subsample first
 (`Problem._coarse_start`), and a small problem walks the blur down from a quarter of the data's
-diameter (`_annealing`). Mass that has to cross a gap between clusters moves by a fixed factor a round, however
-far it is from where it should be: an iteration that has stalled takes what groups of target points differ by
-from a linear programme (`Problem._unstall`).
+diameter (`_annealing`). Mass that has to cross a gap between clusters moves by a fixed factor a round,
+however far it is from where it should be: an iteration that has stalled takes what groups of target points
+differ by from a linear programme (`Problem._unstall`).
 
 Potentials are reduced: ``h = g - |y|^2 / 2``, so that ``w = h / epsilon + log b``.
 """
