@@ -11,9 +11,9 @@ features. With --data DIR also real ones: red to white wines (DIR/uci) and cells
 Printed is the energy distance of 1 500 new rows to as many new rows of the target (real data: rows that
 were not drawn), in the target's standard deviations, mean and spread over the seeds: of nothing, the shift of
 the mean, the linear map (Ledoit-Wolf), the marginal quantile map, POT's SinkhornTransport (the best reg of a
-grid, chosen on the score itself; at most 500 rows, 2 000 take minutes) and the estimators with their defaults;
-and the CPU seconds of our fits. A star marks a cell of ours above 1.05 times the best of the first four
-plus one standard error of that.
+grid, chosen on the score itself; at most 500 rows, 2 000 take minutes) and the estimators with their
+defaults; and the CPU seconds of our fits. A star marks a cell of ours above 1.05 times the best of the first
+four plus one standard error of that.
 """
 
 import time

@@ -99,8 +99,7 @@ def run_predicted(samples, test_source, seed):
 def run(samples, test_source, seed):
     """The same for all others, with NSGF++ as the flow."""
     flow, seconds = fit(NSGFPlusPlus(random_state=seed), *samples)
-    more = {"max_iter": 2 * flow.max_iter, "n_flows": 2 * flow.n_flows}
-    sinkhorn, sinkhorn_seconds = fit(SinkhornFlowTransport(**more, random_state=seed), *samples)
+    sinkhorn, sinkhorn_seconds = fit(SinkhornFlowTransport(random_state=seed), *samples)
     moved = {f"NSGF++ {n}": with_evaluations(flow, n).transform(test_source) for n in (5, 10, 20)}
     moved["Sinkhorn 5"] = sinkhorn.transform(test_source)
     for name in PEERS:

@@ -258,12 +258,12 @@ def test_warm_start_with_another_transition():
     source, target = two_clouds()
     est = NSGFPlusPlus(**SMALL, random_state=0, transition="predicted", warm_start=True).fit(source, target)
     est.set_params(transition="direct").fit(source, target)
-    assert est.sinkhorn_flow_.n_iter_ == 6
+    assert est.sinkhorn_flow_.n_iter_ == 2
     assert est.time_predictor_ is None
-    assert est.straight_flow_.n_iter_ == 3
+    assert est.straight_flow_.n_iter_ == 2
     assert np.isfinite(est.inverse_transform(target)).all()
     est.fit(source, target)
-    assert est.straight_flow_.n_iter_ == 6
+    assert est.straight_flow_.n_iter_ == 4
 
 
 def test_a_search_over_flat_parameters():
@@ -291,9 +291,9 @@ class StopsAt(MLP):
         return super().forward(t, x)
 
 
-@pytest.mark.parametrize(("last_call", "has_straight"), [(12, False), (50, True)])
+@pytest.mark.parametrize(("last_call", "has_straight"), [(8, False), (20, True)])
 def test_ctrl_c_leaves_what_was_learnt(last_call, has_straight, monkeypatch):
-    """40 iterations come before the straight flow."""
+    """Ten iterations come before the straight flow."""
     monkeypatch.setattr(StopsAt, "n_calls", 0)
     monkeypatch.setattr(StopsAt, "last_call", last_call)
     source, target = two_clouds()
@@ -309,7 +309,7 @@ def test_ctrl_c_leaves_what_was_learnt(last_call, has_straight, monkeypatch):
     first = est.n_iter_
     assert first == last_call - 1
     est.fit(source, target)
-    assert est.n_iter_ >= first + 80 - 40 * (not has_straight)
+    assert est.n_iter_ >= first + 40 - 10 * (not has_straight)
     assert est.straight_flow_ is not None
 
 
