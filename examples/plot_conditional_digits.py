@@ -23,7 +23,7 @@ X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.25, strati
 # Sinkhorn flow of its own. The flows are simulated side by side in one pool.
 
 flow = NSGFPlusPlus(
-    label_mode="condition", standardize=False, n_flows=16, n_couplings=64, max_iter=1500, random_state=0
+    label_mode="condition", standardize=False, n_flows=16, n_couplings=64, max_iter=3000, random_state=0
 ).fit(X_train, y_train)
 
 # %%

@@ -28,7 +28,7 @@ def small_unet(event_shape):
 # Without a second sample the source is noise. Pass the images as they are: the estimator finds their
 # layout, and generates images in the same layout.
 
-N_ITER = 200
+N_ITER = 400
 flow = NSGFPlusPlus(
     network=small_unet,
     learning_rate=0.003,
@@ -43,7 +43,7 @@ straight = FlowMatchingTransport(
     network=small_unet,
     learning_rate=0.003,
     batch_size=64,
-    max_iter=2 * N_ITER,
+    max_iter=N_ITER,
     n_couplings=128,
     coupling="independent",
     random_state=0,
