@@ -13,6 +13,7 @@ LAYERS = [
     ["_torch", "_sklearn", "_version", "_warn", "_frames"],
     ["flow._anderson", "flow._memory"],
     ["flow._plan"],
+    ["flow._groups"],
     ["flow._problem"],
     ["flow._particles"],
     ["flow._sinkhorn", "flow._ode", "flow._path", "flow._samplers"],
