@@ -52,8 +52,8 @@ class NSGFPlusPlus(BaseFlowTransport):
         Steps eta_k of the particle flows, in (0, 1]. "harmonic" is 1 / (T - k): the steps cover equal parts
         of the way, and the last one ends on the target. A float is the paper's constant step.
     n_flows : int, default=16
-        Number of particle flows in a training of `max_iter` steps. They are made as it goes on: one that
-        stops early makes fewer. A single one is made if each would take all rows of both samples.
+        Number of particle flows in a whole training of the first network. They are made as it goes on: one
+        that stops early makes fewer. A single one is made if each would take all rows of both samples.
     flow_batch_size : int, default=1024
         Number of source points and of target points in each particle flow, capped by the smaller sample.
         Larger flows are straighter; their cost grows with the square.
@@ -67,9 +67,9 @@ class NSGFPlusPlus(BaseFlowTransport):
     coupling_batch_size : int, default=512
         Number of points in each of the two paired minibatches, capped by the rows there are.
     n_couplings : int, default=512
-        Number of paired minibatches in a training of `max_iter` steps. They are made as it goes on: one that
-        stops early makes fewer. A single one is made if each would take all rows of both samples, and pair
-        them in the same way.
+        Number of paired minibatches in a whole training of the second network. They are made as it goes on:
+        one that stops early makes fewer. A single one is made if each would take all rows of both samples,
+        and pair them in the same way.
     pool_size : int or None, default=None
         Number of particle flows, and then of paired minibatches, held at a time. Further ones replace the
         oldest. None holds as many as fit in 1 GiB.
@@ -90,7 +90,8 @@ class NSGFPlusPlus(BaseFlowTransport):
         Number of points in each optimiser step.
     max_iter : int, default=4000
         Number of optimiser steps of both velocity networks: a quarter of them for the first, the rest for the
-        second. The time predictor of `transition="predicted"` has as many as the second.
+        second, and at least one for each. The time predictor of `transition="predicted"` has as many as the
+        second.
     early_stopping : "auto" or bool, default="auto"
         Whether to hold out rows of both samples, one of each group of neighbours, and watch the energy
         distance between where the flow takes those of the source and those of the target. The best network is

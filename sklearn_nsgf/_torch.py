@@ -120,20 +120,21 @@ _rng_lock = threading.RLock()
 
 
 class RandomStream:
-    """A seeded stream of random numbers of torch's global generators, drawn from inside blocks only.
+    """A seeded stream of random numbers of torch's global generators, drawn from in turns only.
 
-    For code that draws from those whatever one does: parameter initialisation, dropout. Outside they are as
-    if nothing had been drawn, and the next block goes on where the last one ended. One thread at a time is
-    inside.
+    For code that draws from those whatever one does: parameter initialisation, dropout. Between turns they
+    are as if nothing had been drawn, and the next turn goes on where the last one ended. One thread at a time
+    has its turn.
 
-    Attributes
+    Parameters
     ----------
-    is_used : bool
-        Whether anything was drawn so far.
+    seed : int
+    is_used : bool, default=False
+        Whether a turn may draw, although none has so far.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed, self.is_used = seed, False
+    def __init__(self, seed: int, *, is_used: bool = False) -> None:
+        self.seed, self.is_used = seed, is_used
         self.states: list[torch.Tensor] = []
 
     @staticmethod
@@ -141,21 +142,23 @@ class RandomStream:
         """That of the CPU, and those of the GPUs as soon as the process uses one."""
         return torch.default_generator, *torch.cuda.default_generators
 
-    def __enter__(self) -> None:
-        _rng_lock.acquire()
-        self.outside = [generator.get_state() for generator in self.generators()]
-        for k, generator in enumerate(self.generators()):
-            if k == len(self.states):
-                self.states.append(generator.manual_seed(self.seed).get_state())
-            generator.set_state(self.states[k])
-
-    def __exit__(self, *exception: object) -> None:
-        states = [generator.get_state() for generator in self.generators()]
-        self.is_used |= not all(map(torch.equal, states, self.states))
-        self.states = states
-        for generator, state in zip(self.generators(), self.outside, strict=False):
-            generator.set_state(state)
-        _rng_lock.release()
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        with _rng_lock:
+            generators = self.generators()
+            outside = [generator.get_state() for generator in generators]
+            try:
+                for k, generator in enumerate(generators):
+                    if k == len(self.states):
+                        self.states.append(generator.manual_seed(self.seed).get_state())
+                    generator.set_state(self.states[k])
+                yield
+                states = [generator.get_state() for generator in generators]
+                self.is_used |= not all(map(torch.equal, states, self.states))
+                self.states = states
+            finally:
+                for generator, state in zip(generators, outside, strict=True):
+                    generator.set_state(state)
 
 
 class _Setting(ContextDecorator):

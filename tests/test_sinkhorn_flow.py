@@ -419,6 +419,31 @@ def test_networks_that_draw_in_several_threads_are_seeded_too():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+class LateNoise(MLP):
+    """Draws from its third training step on, and where it is looked at."""
+
+    def __init__(self, event_shape):
+        super().__init__(*event_shape, (16,))
+        self.n_calls = 0
+
+    def forward(self, t, x):
+        self.n_calls += 1
+        noise = 0.01 * torch.randn_like(x) if self.n_calls > 2 else 0.0
+        return super().forward(t, x) + noise
+
+
+def test_a_network_that_draws_later_is_seeded_too():
+    source, target = two_clouds()
+    networks = []
+    for torch_seed in (0, 1):
+        torch.manual_seed(torch_seed)
+        state = torch.get_rng_state()
+        est = small(network=LateNoise, max_iter=20, early_stopping=True).fit(source, target)
+        networks.append(est.network_.state_dict())
+        assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(networks[0][name], networks[1][name]) for name in networks[0])
+
+
 def test_parameters_changed_after_the_fit_are_checked():
     source, target = two_clouds()
     est = small().fit(source, target)

@@ -7,7 +7,7 @@ import torch
 from clouds import two_clouds
 
 from sklearn_nsgf import NSGFPlusPlus
-from sklearn_nsgf._torch import one_thread
+from sklearn_nsgf._torch import RandomStream, one_thread
 
 
 @pytest.fixture(autouse=True)
@@ -105,3 +105,29 @@ def test_fits_at_the_same_time_are_those_of_one_after_the_other(transition):
         for each, one in zip(found, expected * 2, strict=True):
             np.testing.assert_array_equal(each, one)
         assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("last_call", [1, 2, 3])
+def test_ctrl_c_in_a_turn_gives_the_turn_back(monkeypatch, last_call):
+    class Interrupting:
+        n_calls = 0
+
+        def __getattr__(self, name):
+            self.n_calls += 1
+            if self.n_calls == last_call:
+                raise KeyboardInterrupt
+            return getattr(torch.default_generator, name)
+
+    state, generator = torch.get_rng_state(), Interrupting()
+    with monkeypatch.context() as patch:
+        patch.setattr(RandomStream, "generators", staticmethod(lambda: (generator,)))
+        with pytest.raises(KeyboardInterrupt), RandomStream(0).turn():
+            torch.rand(1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+    def draw():
+        with RandomStream(0).turn():
+            return torch.rand(1)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(draw).result(timeout=10) == draw()

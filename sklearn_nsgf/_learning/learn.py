@@ -28,7 +28,7 @@ from sklearn_nsgf._model.leg import Curves, Leg, bare, new_time_predictor, on_ro
 from sklearn_nsgf._model.model import FlowModel
 from sklearn_nsgf._torch import RandomStream, make_generator
 from sklearn_nsgf.flow import StackedBlocks, TrajectoryPool
-from sklearn_nsgf.networks import TimePredictor, make_network
+from sklearn_nsgf.networks import MLP, TimePredictor, UNet, make_network
 
 logger = logging.getLogger("sklearn_nsgf")
 
@@ -189,7 +189,8 @@ def _train(
             max_iter=settings.max_iter,
             batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
-            stream=RandomStream(network_seed),
+            # Any other network may draw whenever it likes.
+            stream=RandomStream(network_seed, is_used=type(bare(network)) not in (MLP, UNet, TimePredictor)),
             report=lambda average, last: end_step(
                 model_so_far and (lambda: model_so_far(average)), last=last
             ),

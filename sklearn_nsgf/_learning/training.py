@@ -26,14 +26,14 @@ AVERAGING = 0.1
 LARGEST_GRADIENT_NORM = 1.0
 N_EVALUATIONS = 50
 # Steps from one look at held-out rows to the next, at least and as a share of those so far, and steps before
-# training may stop. Ten looks that bring nothing take about as many steps as the best network has had.
+# training may stop. Ten looks that bring nothing take about as many steps as the last improvement took.
 LOOK_INTERVAL, LOOK_SHARE, FEWEST_STEPS = 10, 0.1, 200
 # Standard errors by which a network must be better than none, and more for few rows, divided by the root of
 # their number. Measured on 30 to 500 rows, a fifth of them held out, of 1 to 20 features: with less some
 # networks are worse than none, with two errors most gains are missed.
 N_ERRORS, N_MORE_ERRORS = 0.5, 2.0
-# Standard errors by which a network must be better than the last that was, or training is as good as over.
-# With none it takes thrice the steps to the same flows.
+# Standard errors by which a network must be better than the last improvement to be another one. With none it
+# takes more than twice the steps to the same flows.
 N_ERRORS_ON = 0.5
 
 BatchSource = Callable[[int], PathSample]
@@ -113,8 +113,8 @@ def train_network(
     learning_rate : float
         Largest rate of the schedule.
     stream : RandomStream
-        What the network draws from torch's global generators, if it does so in its first step. Such networks
-        take turns where trainings run at the same time in several threads.
+        What the network draws from torch's global generators, if it does so in its first step or is said to.
+        Such networks take turns where trainings run at the same time in several threads.
     loss : callable, default=velocity_loss
         Takes the network and a batch.
     constant_rate : bool, default=False
@@ -179,7 +179,7 @@ def train_network(
         for n_iter in range(1, max_iter + 1):
             batch = draw(batch_size)
             optimizer.zero_grad()
-            with stream if n_iter == 1 or stream.is_used else nullcontext():
+            with stream.turn() if n_iter == 1 or stream.is_used else nullcontext():
                 batch_loss = loss(trained, batch)
                 batch_loss.backward()
             nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT_NORM)
@@ -190,7 +190,8 @@ def train_network(
             last = n_iter == max_iter
             is_evaluation = last or n_iter % interval == 0
             if stopping is not None and (is_evaluation or stopping.is_due(n_iter)):
-                last |= stopping.look(average.network, n_iter)
+                with stream.turn() if stream.is_used else nullcontext():
+                    last |= stopping.look(average.network, n_iter)
             if is_evaluation or last:
                 records.append((n_iter, _finite_mean(losses, n_iter)))
                 losses = []

@@ -182,7 +182,7 @@ def new_time_predictor(
 ) -> TimePredictor:
     """A time predictor for points of that shape, which come as rows."""
     image_shape = event_shape if len(event_shape) == 3 else None
-    with RandomStream(seed):
+    with RandomStream(seed).turn():
         return TimePredictor(math.prod(event_shape), hidden_layer_sizes, image_shape)
 
 

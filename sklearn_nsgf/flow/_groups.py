@@ -34,13 +34,20 @@ def group_offsets(x: Tensor, y: Tensor, a: Tensor, b: Tensor, columns: Tensor, e
     -------
     Tensor of shape (m,)
     """
-    step = -(-len(x) // _N_POINTS)
-    x, a = x[::step], a[::step]
-    groups = torch.cdist(y, y[:: -(-len(y) // _N_GROUPS)]).argmin(-1)
-    groups = groups.unique(return_inverse=True)[1]
+    generator = torch.Generator().manual_seed(0)
+    points, centres = (
+        torch.randperm(len(cloud), generator=generator)[:n].to(cloud.device)
+        for cloud, n in ((x, _N_POINTS), (y, _N_GROUPS))
+    )
+    x, a = x[points], a[points]
+    groups = torch.cdist(y, y[centres]).argmin(-1).unique(return_inverse=True)[1]
     members = [(groups == k).nonzero().squeeze(-1) for k in range(int(groups.max()) + 1)]
-    logits = torch.cat([block.clone() for _, block in Similarity(x, y, eps, Memory()).plus(columns)])
-    costs = -torch.stack([logits[:, member].logsumexp(-1) for member in members], -1)
+    costs = torch.cat(
+        [
+            -torch.stack([logits[:, member].logsumexp(-1) for member in members], -1)
+            for _, logits in Similarity(x, y, eps, Memory()).plus(columns)
+        ]
+    )
     masses = torch.stack([b[member].sum() for member in members])
     # In float64, which not every device has.
     supply, demand, cost = (each.cpu().double().numpy() for each in (a, masses, costs))

@@ -172,7 +172,8 @@ class Problem:
                 next_look *= 2
                 is_stalled = error > (last_error / 4).clamp(min=max(tol, mass_of_a_point))
                 last_error = error
-                if n_iters < self.settings.max_iter and bool(is_stalled.any()):
+                # It takes some rounds before the error is as small as it was.
+                if n_iters + _STALL_ROUNDS <= self.settings.max_iter and bool(is_stalled.any()):
                     self._unstall(plan, is_stalled)
                     accelerator.forget()
                     continue

@@ -58,7 +58,7 @@ def make_network(
     """
     if not all(isinstance(size, Integral) and size >= 1 for size in hidden_layer_sizes):
         raise ValueError(f"hidden_layer_sizes={hidden_layer_sizes!r} must be positive integers.")
-    with RandomStream(seed):
+    with RandomStream(seed).turn():
         if network is None:
             if len(event_shape) == 3:
                 return UNet(event_shape, n_classes=n_classes)
