@@ -96,23 +96,23 @@ def run(X, Y, new, new_target, seed):
 
 
 def samples(arguments):
-    """Title, and a function that draws rows, new rows and the same of the target."""
+    """Title, a function that draws rows, new rows and the same of the target, and the most rows it can draw."""
     n_targets = arguments.target_rows
-    for d in map(int, arguments.features.split(",")):
+    for d in map(int, filter(None, arguments.features.split(","))):
         for name, target in MADE.items():
 
             def draw(rng, n, target=target, d=d):
                 new, new_target = rng.normal(size=(N_NEW, d)), target(rng, N_NEW, d)
                 return rng.normal(size=(n, d)), target(rng, n_targets or n, d), new, new_target
 
-            yield f"{name}, d = {d}", draw
+            yield f"{name}, d = {d}", draw, np.inf
     for name, pair in read_pairs(arguments.data).items() if arguments.data and not n_targets else ():
 
         def draw(rng, n, pair=pair):
             X, Y = (rng.permutation(each) for each in pair)
             return X[:n], Y[:n], X[n:][:N_NEW], Y[n:][:N_NEW]
 
-        yield name, draw
+        yield name, draw, min(map(len, pair)) / 2
 
 
 def main():
@@ -124,8 +124,8 @@ def main():
     warnings.simplefilter("ignore")
     columns = ["nothing", "shift", "linear", "quantile", "POT", *OURS, *(f"{name} s" for name in OURS)]
     print_row("target, rows", columns, width=14)
-    for title, draw in samples(arguments):
-        for n in map(int, arguments.rows.split(",")):
+    for title, draw, most_rows in samples(arguments):
+        for n in (n for n in map(int, arguments.rows.split(",")) if n <= most_rows):
             runs = [run(*draw(np.random.default_rng(s), n), s) for s in range(arguments.seeds)]
             table = {name: np.array([each[name] for each in runs]) for name in columns}
             best = min((table[name] for name in columns[:4]), key=np.mean)
