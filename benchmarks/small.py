@@ -96,7 +96,7 @@ def run(X, Y, new, new_target, seed):
 
 
 def samples(arguments):
-    """Title, a function that draws rows, new rows and the same of the target, and the most rows it can draw."""
+    """Title, a function that draws rows, new rows and the same of the target, and the most rows it draws."""
     n_targets = arguments.target_rows
     for d in map(int, filter(None, arguments.features.split(","))):
         for name, target in MADE.items():
