@@ -419,6 +419,30 @@ def test_networks_that_draw_in_several_threads_are_seeded_too():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+class CountsThreads(MLP):
+    seen: set[int] = set()
+
+    def __init__(self, event_shape, width=16):
+        super().__init__(*event_shape, (width,))
+
+    def forward(self, t, x):
+        if self.training:
+            self.seen.add(torch.get_num_threads())
+        return super().forward(t, x)
+
+
+@pytest.mark.parametrize(("width", "n_inside"), [(16, 1), (200_000, 2)])
+def test_a_small_perceptron_trains_in_one_thread(width, n_inside, monkeypatch):
+    n_threads = torch.get_num_threads()
+    monkeypatch.setattr(CountsThreads, "seen", set())
+    torch.set_num_threads(2)
+    try:
+        small(network=CountsThreads((2,), width), max_iter=2, early_stopping=False).fit(*two_clouds())
+        assert (CountsThreads.seen, torch.get_num_threads()) == ({n_inside}, 2)
+    finally:
+        torch.set_num_threads(n_threads)
+
+
 class LateNoise(MLP):
     """Draws from its third training step on, and where it is looked at."""
 

@@ -15,7 +15,7 @@ from torch.optim.adam import adam
 
 from sklearn_nsgf._learning.held_out import Distance
 from sklearn_nsgf._model.leg import Curves
-from sklearn_nsgf._torch import RandomStream
+from sklearn_nsgf._torch import RandomStream, one_thread
 from sklearn_nsgf.flow import PathSample
 
 logger = logging.getLogger("sklearn_nsgf")
@@ -25,6 +25,9 @@ WARM_UP = 0.05
 AVERAGING = 0.1
 LARGEST_GRADIENT_NORM = 1.0
 N_EVALUATIONS = 50
+# A perceptron with so many products of weights and points in a step trains in one thread: two take as long on
+# an idle machine, and several times as long on a busy one.
+FEW_PRODUCTS = 2**27
 # Steps from one look at held-out rows to the next, at least and as a share of those so far, and steps before
 # training may stop. Ten looks that bring nothing take about as many steps as the last improvement took.
 LOOK_INTERVAL, LOOK_SHARE, FEWEST_STEPS = 10, 0.1, 200
@@ -167,6 +170,7 @@ def train_network(
     stopping = (
         None if criterion is None else _EarlyStopping(criterion, network, n_iter_no_change, beats_network)
     )
+    threads = one_thread if _is_quick(parameters, batch_size) else nullcontext()
     # The compiled function stands for the module that it calls.
     trained = cast(nn.Module, torch.compile(network)) if compile else network
     interval = evaluation_interval(max_iter)
@@ -178,19 +182,20 @@ def train_network(
     try:
         for n_iter in range(1, max_iter + 1):
             batch = draw(batch_size)
-            optimizer.zero_grad()
-            with stream.turn() if n_iter == 1 or stream.is_used else nullcontext():
-                batch_loss = loss(trained, batch)
-                batch_loss.backward()
-            nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT_NORM)
-            optimizer.step(learning_rate * rate(n_iter - 1))
-            average.update()
+            with threads:
+                optimizer.zero_grad()
+                with stream.turn() if n_iter == 1 or stream.is_used else nullcontext():
+                    batch_loss = loss(trained, batch)
+                    batch_loss.backward()
+                nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT_NORM)
+                optimizer.step(learning_rate * rate(n_iter - 1))
+                average.update()
             losses.append(batch_loss.detach())
             n_done = n_iter
             last = n_iter == max_iter
             is_evaluation = last or n_iter % interval == 0
             if stopping is not None and (is_evaluation or stopping.is_due(n_iter)):
-                with stream.turn() if stream.is_used else nullcontext():
+                with threads, stream.turn() if stream.is_used else nullcontext():
                     last |= stopping.look(average.network, n_iter)
             if is_evaluation or last:
                 records.append((n_iter, _finite_mean(losses, n_iter)))
@@ -216,6 +221,13 @@ def train_network(
         n_kept,
     )
     return TrainingResult(average.network.eval(), curves, interrupted)
+
+
+def _is_quick(parameters: list[Tensor], batch_size: int) -> bool:
+    """Whether a step on a CPU is too short to be worth dividing between threads."""
+    n_products = batch_size * sum(parameter.numel() for parameter in parameters)
+    is_perceptron = all(parameter.ndim <= 2 for parameter in parameters)
+    return parameters[0].device.type == "cpu" and is_perceptron and n_products <= FEW_PRODUCTS
 
 
 def evaluation_interval(max_iter: int) -> int:
