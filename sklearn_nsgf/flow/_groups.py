@@ -51,5 +51,7 @@ def group_offsets(x: Tensor, y: Tensor, a: Tensor, b: Tensor, columns: Tensor, e
     masses = torch.stack([b[member].sum() for member in members])
     # In float64, which not every device has.
     supply, demand, cost = (each.cpu().double().numpy() for each in (a, masses, costs))
+    # Of negative costs alone POT finds no plan. A constant a point changes its own dual only.
+    cost -= cost.min(axis=1, keepdims=True)
     _, log = ot.emd(supply / supply.sum(), demand / demand.sum(), cost, log=True)
     return torch.from_numpy(log["v"]).to(columns)[groups]

@@ -513,12 +513,18 @@ def test_mass_crosses_a_gap_in_one_problem_of_a_batch(monkeypatch):
 
 
 def test_offsets_give_groups_their_mass_in_any_order_of_the_points():
-    """Two far clusters, three quarters of the source in one of them, interleaved: what is exact is known."""
-    x = torch.tensor([0.0, 0.0, 0.0, 1.0]).repeat(1200).unsqueeze(-1)
+    """Two far clusters, two thirds of the source in one of them, interleaved: what is exact is known.
+
+    Every third point of the source, or every second one of the target, would be of a single cluster.
+    """
+    x = torch.tensor([1.0, 0.0, 0.0]).repeat(1600).unsqueeze(-1)
     y = torch.tensor([0.0, 1.0]).repeat(600).unsqueeze(-1)
     a, b = torch.full((4800,), 1 / 4800), torch.full((1200,), 1 / 1200)
     columns = -y.squeeze(-1).square() / 2 / 0.01
     offsets = _problem.group_offsets(x, y, a, b, columns, 0.01)
-    # A third of the source points at 0 is indifferent between the two: costs |x - y|^2 / 2 = 50 temperatures.
+    # A quarter of the source points at 0 goes over to 1, at a cost |x - y|^2 / 2 of 50 temperatures.
     assert offsets[y.squeeze(-1) == 0].std() < 1e-3 > offsets[y.squeeze(-1) == 1].std()
     assert (offsets[1] - offsets[0]).item() == pytest.approx(50, rel=1e-4)
+    # All of the source in one cluster: the costs are negative, all of them.
+    offsets = _problem.group_offsets(torch.ones(1600, 1), y, a[:1600], b, columns, 0.01)
+    assert (offsets[1] - offsets[0]).item() == pytest.approx(-50, rel=1e-4)
