@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from sklearn_nsgf import NSGFPlusPlus
 from sklearn_nsgf.flow import odeint
 
 N_STEPS_AVERAGED = 250
@@ -39,6 +40,13 @@ def timed_fit(est, *samples):
     start = time.perf_counter()
     est.fit(*samples)
     return est, time.perf_counter() - start
+
+
+def set_evaluations(est, n_evaluations):
+    """Let a flow take so many evaluations of a network for each point."""
+    if isinstance(est, NSGFPlusPlus):
+        return est.set_params(n_straight_steps=n_evaluations - est.n_sinkhorn_steps)
+    return est.set_params(n_steps=n_evaluations)
 
 
 def spread(values, digits=3):

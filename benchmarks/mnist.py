@@ -22,7 +22,7 @@ import time
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from _harness import make_parser, print_row, read_idx, spread, timed_fit
+from _harness import make_parser, print_row, read_idx, set_evaluations, spread, timed_fit
 from PIL import Image
 from torch import nn
 
@@ -125,12 +125,6 @@ def fit_for(seconds, images, *options):
     base, longer = fit(few)[1], fit(many)[1]
     each = (longer - base) / (many - few)
     return fit(max(many, few + int((seconds - base) / each)))
-
-
-def set_evaluations(est, n_evaluations):
-    if isinstance(est, NSGFPlusPlus):
-        return est.set_params(n_straight_steps=n_evaluations - est.n_sinkhorn_steps)
-    return est.set_params(n_steps=n_evaluations)
 
 
 def picture(samples):

@@ -21,7 +21,7 @@ samples and paths of the first seed are drawn in toy_2d.png.
 import joblib
 import matplotlib.pyplot as plt
 import numpy as np
-from _harness import Torchcfm, eight_gaussians, make_parser, print_row, spread, timed_fit
+from _harness import Torchcfm, eight_gaussians, make_parser, print_row, set_evaluations, spread, timed_fit
 from scipy.stats.qmc import MultivariateNormalQMC
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
@@ -85,31 +85,27 @@ def fit(est, source, target):
     return timed_fit(est, target) if source is None else timed_fit(est, source, target)
 
 
-def with_evaluations(flow, n_evaluations):
-    return flow.set_params(n_straight_steps=n_evaluations - flow.n_sinkhorn_steps)
-
-
 def run_predicted(samples, test_source, seed):
     """The paper's transition: moved points by name, the seconds of the fit, and the flow."""
     flow, seconds = fit(NSGFPlusPlus(transition="predicted", n_sinkhorn_steps=5, random_state=seed), *samples)
-    moved = {f"predicted {n}": with_evaluations(flow, n).transform(test_source) for n in (10, 20)}
-    return moved, [seconds], with_evaluations(flow, 10)
+    moved = {f"predicted {n}": set_evaluations(flow, n).transform(test_source) for n in (10, 20)}
+    return moved, [seconds], set_evaluations(flow, 10)
 
 
 def run(samples, test_source, seed):
     """The same for all others, with NSGF++ as the flow."""
     flow, seconds = fit(NSGFPlusPlus(random_state=seed), *samples)
     sinkhorn, sinkhorn_seconds = fit(SinkhornFlowTransport(random_state=seed), *samples)
-    moved = {f"NSGF++ {n}": with_evaluations(flow, n).transform(test_source) for n in (5, 10, 20)}
+    moved = {f"NSGF++ {n}": set_evaluations(flow, n).transform(test_source) for n in (5, 10, 20)}
     moved["Sinkhorn 5"] = sinkhorn.transform(test_source)
     matching, matching_seconds = fit(FlowMatchingTransport(random_state=seed), *samples)
     for n in (5, 10, 100):
-        moved[f"ours {n}"] = matching.set_params(n_steps=n).transform(test_source)
+        moved[f"ours {n}"] = set_evaluations(matching, n).transform(test_source)
     for name in PEERS:
         options = {"per_feature": True, "seconds": seconds, "seed": seed, "learning_rate": LEARNING_RATE}
         peer = Torchcfm(name, make_network((2,), seed=seed), *samples, **options)
         moved |= {f"{name} {n}": peer.transform(test_source, n) for n in PEER_STEPS}
-    return moved, [seconds, sinkhorn_seconds, matching_seconds], with_evaluations(flow, 5)
+    return moved, [seconds, sinkhorn_seconds, matching_seconds], set_evaluations(flow, 5)
 
 
 def draw(figures):

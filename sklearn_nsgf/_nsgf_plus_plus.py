@@ -21,7 +21,7 @@ from sklearn_nsgf.networks import TimePredictor
 
 # Automatic blur, relative to that of `SinkhornFlowTransport`.
 AUTO_BLUR = 2.0
-# Part of the steps that the first network is trained for. A tenth to a half lead to about the same flows.
+# Part of the steps that the first network is trained for. On digits a tenth to a half lead to much the same.
 FIRST_SHARE = 0.25
 
 

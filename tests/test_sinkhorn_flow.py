@@ -394,15 +394,21 @@ class DropoutNetwork(MLP):
         self.layers.insert(2, torch.nn.Dropout(0.5))
 
 
-def test_a_network_that_draws_is_seeded_too():
-    source, target = two_clouds()
+def under_two_torch_seeds(answer):
+    """Answers of a call that leaves torch's generator as it was."""
     answers = []
     for torch_seed in (0, 1):
         torch.manual_seed(torch_seed)
         state = torch.get_rng_state()
-        answers.append(small(network=DropoutNetwork).fit(source, target).transform(source))
+        answers.append(answer())
         assert torch.equal(torch.get_rng_state(), state)
-    np.testing.assert_array_equal(*answers)
+    return answers
+
+
+def test_a_network_that_draws_is_seeded_too():
+    source, target = two_clouds()
+    moved = under_two_torch_seeds(lambda: small(network=DropoutNetwork).fit(source, target).transform(source))
+    np.testing.assert_array_equal(*moved)
 
 
 def test_networks_that_draw_in_several_threads_are_seeded_too():
@@ -457,15 +463,11 @@ class LateNoise(MLP):
 
 
 def test_a_network_that_draws_later_is_seeded_too():
-    source, target = two_clouds()
-    networks = []
-    for torch_seed in (0, 1):
-        torch.manual_seed(torch_seed)
-        state = torch.get_rng_state()
-        est = small(network=LateNoise, max_iter=20, early_stopping=True).fit(source, target)
-        networks.append(est.network_.state_dict())
-        assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(networks[0][name], networks[1][name]) for name in networks[0])
+    samples = two_clouds()
+    one, other = under_two_torch_seeds(
+        lambda: small(network=LateNoise, max_iter=20, early_stopping=True).fit(*samples).network_.state_dict()
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_parameters_changed_after_the_fit_are_checked():

@@ -208,9 +208,14 @@ def _sampling_distance(X: np.ndarray, n_rows: int) -> float:
 
     A quantile map repeats the rows that it has seen. Even folds do not show that: they repeat each other.
     """
-    return cdist(X, X).sum() / (len(X) * (len(X) - 1)) / n_rows
+    return _mean_distance(X) / n_rows
 
 
 def _distance(X: np.ndarray, Y: np.ndarray) -> float:
     """Energy distance less the part that all candidates share."""
-    return 2 * cdist(X, Y).mean() - cdist(X, X).sum() / (len(X) * (len(X) - 1))
+    return 2 * cdist(X, Y).mean() - _mean_distance(X)
+
+
+def _mean_distance(X: np.ndarray) -> float:
+    """Of two different rows."""
+    return cdist(X, X).sum() / (len(X) * (len(X) - 1))
