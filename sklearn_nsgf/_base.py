@@ -279,7 +279,7 @@ class SingleFlowTransport(BaseFlowTransport):
             type(self).__name__,
             self._paths(job.space),
             architecture(self, job.space.layout.event_shape, job.space.classes.n_seen),
-            (self.n_steps, self.solver),
+            (self._n_steps(), self.solver),
             job,
             before and before.legs[0],
             model_of,

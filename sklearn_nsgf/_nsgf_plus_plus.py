@@ -8,9 +8,8 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted, check_scalar
 
 from sklearn_nsgf._base import BaseFlowTransport
-from sklearn_nsgf._data.frame import blur_fraction, blur_in_units
+from sklearn_nsgf._data.frame import blur_in_units
 from sklearn_nsgf._flow_matching import FlowMatchingTransport
-from sklearn_nsgf._learning.later_leg import choose_starts, from_the_end_of
 from sklearn_nsgf._learning.learn import FitJob, learn_leg, learn_times
 from sklearn_nsgf._learning.paths import SinkhornPaths, StraightPaths
 from sklearn_nsgf._model.leg import Leg
@@ -19,41 +18,40 @@ from sklearn_nsgf._sinkhorn_flow import SinkhornFlowTransport
 from sklearn_nsgf._sklearn import Interval, StrOptions
 from sklearn_nsgf.networks import TimePredictor
 
-# Automatic blur, relative to that of `SinkhornFlowTransport`.
-AUTO_BLUR = 2.0
-# Part of the steps that the first network is trained for. On digits a tenth to a half lead to much the same.
+# Part of the steps that the first of two networks is trained for.
 FIRST_SHARE = 0.25
 
 
 class NSGFPlusPlus(BaseFlowTransport):
     """Transport between two samples by NSGF++: a short Sinkhorn flow, then a straight one.
 
-    The first few steps follow the learnt Sinkhorn gradient flow, which brings the points close to the
-    target. A straight flow then corrects the difference that remains [1]_.
+    A few steps follow the learnt Sinkhorn gradient flow towards the target. A straight flow takes the points
+    from where they are to the target, and corrects on the way what the first steps did wrong [1]_.
 
     Parameters
     ----------
     transition : {"direct", "predicted"}, default="direct"
-        Where the straight flow starts. "direct" learns it from the points that the learnt Sinkhorn flow
-        really reaches. "predicted" is the method of [1]_ (Algorithms 3 and 4): it learns the straight flow
-        between randomly paired source and target points, and a second network predicts at which time each
-        result of the Sinkhorn flow enters it.
+        How the straight flow follows the Sinkhorn flow. With "direct" one network learns both at once: half
+        of the way of the Sinkhorn flow, and the straight rest from the points that the network itself
+        reaches in the first half, as it learns. "predicted" is the method of [1]_ (Algorithms 3 and 4): the
+        whole Sinkhorn flow by one network, a straight flow between randomly paired source and target points
+        by another, and a third that predicts at which time each result of the first enters the second.
     blur : "auto", float or (float, float), default="auto"
         Resolution of the Sinkhorn flow: the square root of the entropic temperature, as a fraction of the
         target's root mean squared pairwise distance. In a pair, the blur falls from the first value to the
         second along the flow. A smaller blur follows finer detail and needs more data and time. A larger one
-        gives a smoother map, which is easier to learn. "auto" is twice that of `SinkhornFlowTransport`: the
-        second phase corrects the bias of the first, and a smoother first phase is learnt better.
+        gives a smoother map, which is easier to learn.
     n_flow_steps : int, default=5
         Number of steps of the simulated particle flows.
     n_sinkhorn_steps : int, default=2
-        Number of steps of the learnt Sinkhorn flow, 1 to 5. [1]_ uses as many as `n_flow_steps`.
+        Number of steps of the learnt Sinkhorn flow, 1 to 5. [1]_ uses as many as `n_flow_steps`. For
+        "direct", the training takes as many.
     step_size : "harmonic", float or array-like of shape (n_flow_steps,), default="harmonic"
         Steps eta_k of the particle flows, in (0, 1]. "harmonic" is 1 / (T - k): the steps cover equal parts
         of the way, and the last one ends on the target. A float is the paper's constant step.
-    n_flows : int, default=16
-        Number of particle flows in a whole training of the first network. They are made as it goes on: one
-        that stops early makes fewer. A single one is made if each would take all rows of both samples.
+    n_flows : int, default=32
+        Number of particle flows in a whole training. They are made as it goes on: one that stops early makes
+        fewer. A single one is made if each would take all rows of both samples.
     flow_batch_size : int, default=1024
         Number of source points and of target points in each particle flow, capped by the smaller sample.
         Larger flows are straighter; their cost grows with the square.
@@ -66,17 +64,16 @@ class NSGFPlusPlus(BaseFlowTransport):
         `FlowMatchingTransport`. "predicted" pairs at random.
     coupling_batch_size : int, default=512
         Number of points in each of the two paired minibatches, capped by the rows there are.
-    n_couplings : int, default=512
-        Number of paired minibatches in a whole training of the second network. They are made as it goes on:
-        one that stops early makes fewer. A single one is made if each would take all rows of both samples,
-        and pair them in the same way.
+    n_couplings : int, default=256
+        Number of paired minibatches in a whole training. They are made as it goes on: one that stops early
+        makes fewer.
     pool_size : int or None, default=None
-        Number of particle flows, and then of paired minibatches, held at a time. Further ones replace the
-        oldest. None holds as many as fit in 1 GiB.
+        Number of particle flows, and of paired minibatches, held at a time. Further ones replace the oldest.
+        None holds as many as fit in 1 GiB, and of the minibatches of "direct" an eighth at most.
     solver : {"euler", "midpoint", "heun", "rk4"}, default="euler"
         ODE integrator of both learnt flows.
     network : Module, callable or None, default=None
-        Velocity network of both phases: a `torch.nn.Module`, which is copied and trained from its weights, or
+        Velocity network: a `torch.nn.Module`, which is copied and trained from its weights, or
         a callable that makes one from the shape of a point, ``(n_features,)`` or (C, H, W), and, for
         `label_mode="condition"`, the number of classes. It is called as ``network(t, x)``, or ``network(t, x,
         y)`` with class indices. None is a multi-layer perceptron for vectors and a
@@ -89,9 +86,8 @@ class NSGFPlusPlus(BaseFlowTransport):
     batch_size : int, default=256
         Number of points in each optimiser step.
     max_iter : int, default=4000
-        Number of optimiser steps of both velocity networks: a quarter of them for the first, the rest for the
-        second, and at least one for each. The time predictor of `transition="predicted"` has as many as the
-        second.
+        Number of optimiser steps. For "predicted" a quarter of them are for the first velocity network, the
+        rest for the second, at least one for each, and the time predictor has as many as the second.
     early_stopping : "auto" or bool, default="auto"
         Whether to hold out rows of both samples, one of each group of neighbours, and watch the energy
         distance between where the flow takes those of the source and those of the target. The best network is
@@ -154,19 +150,20 @@ class NSGFPlusPlus(BaseFlowTransport):
     model_ : FlowModel
         Everything that the fit learnt. The other attributes read it.
     sinkhorn_flow_ : SinkhornFlowTransport
-        The first phase, fitted, with the present parameters. Its time from 0 to 1 is 0 to 0.5 here.
+        The first phase of "predicted", fitted, with the present parameters. Its time from 0 to 1 is 0 to 0.5
+        here. Absent for "direct": ``integrate(X, t_end=0.5)`` follows its first phase.
     straight_flow_ : FlowMatchingTransport or None
-        The second phase in the same way. For "direct" its time from 0 to 1 is 0.5 to 1 here; for "predicted"
-        it is a flow of its own, from the source to the target. None if `fit` was interrupted before this
-        phase: `transform` then follows the first phase alone.
+        The second phase of "predicted" in the same way, a flow of its own from the source to the target. None
+        if `fit` was interrupted before this phase: `transform` then follows the first phase alone. Absent for
+        "direct".
     time_predictor_ : Module or None
         The network that predicts the transition time; None for "direct".
     n_function_evaluations_ : int
-        Number of evaluations of the two velocity networks in one `transform`.
+        Number of evaluations of a velocity network in one `transform`.
     from_noise_ : bool
         Whether the source is the normal distribution, as after `fit(X)`.
     n_iter_ : int
-        Number of optimiser steps taken for both velocity networks.
+        Number of optimiser steps taken for the velocity networks.
     classes_ : ndarray of shape (n_classes,)
         The sorted labels; absent with `label_mode="ignore"`.
     device_ : str
@@ -178,13 +175,13 @@ class NSGFPlusPlus(BaseFlowTransport):
 
     See Also
     --------
-    SinkhornFlowTransport : The first phase.
-    FlowMatchingTransport : The second phase.
+    SinkhornFlowTransport : A Sinkhorn flow alone.
+    FlowMatchingTransport : A straight flow alone.
 
     Notes
     -----
-    The argument `n_steps` of `integrate` is the number of steps in each phase. `transition="predicted"`
-    has no inverse: `inverse_transform` raises an error.
+    Each phase has half of the time, and the argument `n_steps` of `integrate` is the number of steps in each
+    phase. `transition="predicted"` has no inverse: `inverse_transform` raises an error.
 
     References
     ----------
@@ -224,13 +221,13 @@ class NSGFPlusPlus(BaseFlowTransport):
         n_flow_steps=5,
         n_sinkhorn_steps=2,
         step_size="harmonic",
-        n_flows=16,
+        n_flows=32,
         flow_batch_size=1024,
         sinkhorn_tol=0.002,
         n_straight_steps=8,
         coupling="exact",
         coupling_batch_size=512,
-        n_couplings=512,
+        n_couplings=256,
         pool_size=None,
         solver="euler",
         network=None,
@@ -291,18 +288,15 @@ class NSGFPlusPlus(BaseFlowTransport):
 
     @property
     def _n_phases(self) -> int:
-        return 2 + (self.transition == "predicted")
+        return 1 if self.transition == "direct" else 3
 
     def _n_steps(self) -> tuple[int, ...]:
         check_scalar(self.n_sinkhorn_steps, "n_sinkhorn_steps", Integral, min_val=1, max_val=5)
         return self.n_sinkhorn_steps, self.n_straight_steps
 
     def _learn(self, job, before, model_of):
-        old_first, old_second = (None, None) if before is None else before.legs
-        if old_second is not None and (old_second.time_predictor is None) != (self.transition == "direct"):
-            old_second = None
-        first_job, second_job = _divide(job)
-        blur = blur_in_units(self.blur, job.space.frame, auto_factor=AUTO_BLUR)
+        old_legs = () if before is None else before.legs
+        blur = blur_in_units(self.blur, job.space.frame)
         paths = SinkhornPaths(
             n_blocks=self.n_flows,
             batch_size=self.flow_batch_size,
@@ -320,33 +314,28 @@ class NSGFPlusPlus(BaseFlowTransport):
             blur=float(np.ravel(blur)[-1]),
             n_jobs=self.n_jobs,
         )
-        first, interrupted = learn_leg(
+        if self.transition == "predicted":
+            old_legs = old_legs if len(old_legs) == 2 else (None, None)
+            return _learn_predicted(self, (paths, straight_paths), job, old_legs, model_of)
+        leg, interrupted = learn_leg(
             type(self).__name__,
             paths,
             architecture(self, job.space.layout.event_shape, job.space.classes.n_seen),
-            (self.n_sinkhorn_steps, self.solver),
-            first_job,
-            old_first,
-            lambda leg: model_of(leg, old_second),
+            (self._n_steps(), self.solver),
+            job,
+            old_legs[0] if len(old_legs) == 1 else None,
+            model_of,
+            second_paths=straight_paths,
         )
-        second = old_second
-        if not interrupted:
-            try:
-                second, interrupted = _learn_straight(
-                    self, straight_paths, second_job, first, old_second, model_of
-                )
-            except KeyboardInterrupt:
-                interrupted = True
-        return model_of(first, second), interrupted
+        return model_of(leg), interrupted
 
     @property
     def sinkhorn_flow_(self) -> SinkhornFlowTransport:
-        """The first phase as an estimator, with the parameters as they are now."""
+        """The first phase of "predicted" as an estimator, with the parameters as they are now."""
         return _as_estimator(
             SinkhornFlowTransport,
             self,
             0,
-            blur=_blur_of_phases(self),
             n_steps=self.n_sinkhorn_steps,
             # One for each of `n_flow_steps` would not fit.
             step_size=self.step_size if np.ndim(self.step_size) == 0 else "harmonic",
@@ -354,22 +343,21 @@ class NSGFPlusPlus(BaseFlowTransport):
 
     @property
     def straight_flow_(self) -> FlowMatchingTransport | None:
-        """The second phase as an estimator, with the parameters as they are now."""
-        if self.model_.legs[1] is None:
-            return None
+        """The second phase of "predicted" as an estimator, with the parameters as they are now."""
+        blur = self.blur if isinstance(self.blur, str) else float(np.ravel(self.blur)[-1])
         return _as_estimator(
             FlowMatchingTransport,
             self,
             1,
-            blur=float(np.ravel(_blur_of_phases(self))[-1]),
-            coupling=self.coupling if self.time_predictor_ is None else "independent",
+            blur=blur,
+            coupling="independent",
             n_steps=self.n_straight_steps,
         )
 
     @property
     def time_predictor_(self) -> TimePredictor | None:
         """The network that predicts the transition time."""
-        leg = self.model_.legs[1]
+        leg = self.model_.legs[-1]
         return None if leg is None else leg.time_predictor
 
     def transition_time(self, X, *, labels=None):
@@ -403,14 +391,15 @@ def _divide(job: FitJob) -> tuple[FitJob, FitJob]:
     return first, second
 
 
-def _blur_of_phases(whole: NSGFPlusPlus):
-    """The parameter `blur` of the phases, whose own "auto" is another."""
-    is_auto = isinstance(whole.blur, str)
-    return blur_fraction(whole.blur, whole.model_.space.frame, AUTO_BLUR) if is_auto else whole.blur
-
-
 def _as_estimator(kind: type, whole: NSGFPlusPlus, leg: int, **parameters):
     """One leg as an estimator of its own, with the parameters that it shares with the whole."""
+    if len(whole.model_.legs) == 1:
+        raise AttributeError(
+            "With transition='direct' one network has both phases: follow the first one with "
+            "integrate(X, t_end=0.5), and the second one from there with t_start=0.5."
+        )
+    if whole.model_.legs[leg] is None:
+        return None
     names = kind().get_params(deep=False)
     shared = {name: getattr(whole, name) for name in names if hasattr(whole, name)}
     estimator = kind(**{**shared, **parameters})
@@ -418,28 +407,50 @@ def _as_estimator(kind: type, whole: NSGFPlusPlus, leg: int, **parameters):
     return estimator
 
 
+def _learn_predicted(est: NSGFPlusPlus, both_paths, job: FitJob, before, model_of):
+    """Learn a Sinkhorn flow, then when its results enter a straight flow, and then that: Algorithm 3."""
+    old_first, old_second = before
+    first_job, second_job = _divide(job)
+    network = architecture(est, job.space.layout.event_shape, job.space.classes.n_seen)
+    name, paths, straight_paths = type(est).__name__, *both_paths
+    first, interrupted = learn_leg(
+        name,
+        paths,
+        network,
+        ((est.n_sinkhorn_steps,), est.solver),
+        first_job,
+        old_first,
+        lambda leg: model_of(leg, old_second),
+    )
+    second = old_second
+    if not interrupted:
+        try:
+            second, interrupted = _learn_straight(
+                est, straight_paths, network, second_job, old_second, lambda leg: model_of(first, leg)
+            )
+        except KeyboardInterrupt:
+            interrupted = True
+    return model_of(first, second), interrupted
+
+
 def _learn_straight(
-    est: NSGFPlusPlus, paths: StraightPaths, job: FitJob, first: Leg, before: Leg | None, model_of
+    est: NSGFPlusPlus, paths: StraightPaths, network: dict, job: FitJob, before: Leg | None, model_with
 ) -> tuple[Leg | None, bool]:
-    """Learn the second leg from where the first one ends, or from a predicted time on."""
-    if est.transition == "direct":
-        job = from_the_end_of(first, job, est.n_sinkhorn_steps, est.solver)
-        details = {"starts": choose_starts(job, before)}
-    else:
-        sizes, predictor = tuple(est.hidden_layer_sizes), None
-        if before is not None:
-            sizes, predictor = before.predictor_sizes, before.time_predictor
-        predictor, interrupted = learn_times(paths, sizes, job, predictor)
-        if interrupted:
-            return before, True
-        details = {"time_predictor": predictor, "predictor_sizes": sizes}
+    """Learn the straight flow, and the time at which points enter it."""
+    sizes, predictor = tuple(est.hidden_layer_sizes), None
+    if before is not None:
+        sizes, predictor = before.predictor_sizes, before.time_predictor
+    predictor, interrupted = learn_times(paths, sizes, job, predictor)
+    if interrupted:
+        return before, True
     return learn_leg(
         type(est).__name__,
         paths,
-        architecture(est, job.space.layout.event_shape, job.space.classes.n_seen),
-        (est.n_straight_steps, est.solver),
+        network,
+        ((est.n_straight_steps,), est.solver),
         job,
         before,
-        lambda leg: model_of(first, leg),
-        **details,
+        model_with,
+        time_predictor=predictor,
+        predictor_sizes=sizes,
     )

@@ -28,7 +28,7 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
 
     @abstractmethod
     def _n_steps(self) -> tuple[int, ...]:
-        """Number of steps of each leg, as the parameters say now."""
+        """Number of steps of each phase, as the parameters say now."""
 
     def transform(self, X, *, labels=None, sample_domain=None):
         """Transport points of the source to the target.
@@ -216,8 +216,8 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         """Evaluations of a velocity network that one `transform` costs."""
         check_is_fitted(self)
         how = self._integration()
-        steps = zip(how.n_steps, self.model_.legs, strict=True)
-        return n_evaluations(how.solver) * sum(n for n, leg in steps if leg is not None)
+        steps = zip(how.n_steps, self.model_.phases, strict=True)
+        return n_evaluations(how.solver) * sum(n for n, phase in steps if phase.leg is not None)
 
     @property
     def from_noise_(self) -> bool:

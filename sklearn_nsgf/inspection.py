@@ -452,7 +452,7 @@ class LossCurveDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, *, ax=None, log_scale=True, **line_kw):
-        """Draw the losses of a fitted estimator; for `NSGFPlusPlus`, those of both phases.
+        """Draw the losses of a fitted estimator, of each of its networks.
 
         Parameters
         ----------
@@ -523,7 +523,7 @@ def _choose_features(features, n_features, feature_names):
 
 def _node_times(estimator, n_steps, n_nodes):
     """Times of the nodes of a path from 0 on, of which each phase of NSGF++ has a half."""
-    if len(estimator.model_.legs) == 1:
+    if len(estimator.model_.phases) == 1:
         return np.linspace(0, 1, n_nodes)
     n_first = estimator.n_sinkhorn_steps if n_steps is None else n_steps
     # Nothing is left for the second half if `fit` was interrupted before it.

@@ -27,7 +27,7 @@ ESTIMATORS = {
 PHASES = {
     "sinkhorn": ["training"],
     "matching": ["straight flow"],
-    "direct": ["training", "straight flow"],
+    "direct": ["training"],
     "predicted": ["training", "time predictor", "straight flow"],
 }
 
@@ -85,7 +85,7 @@ def test_tasks(name):
 
 def n_evaluations(name, phase):
     """Of 60 steps, or of 15 and 45: every second one, or each if they are up to 50."""
-    if name in ("sinkhorn", "matching"):
+    if name != "predicted":
         return 30
     return 15 if phase == "training" else 45
 
@@ -178,10 +178,10 @@ def test_partial_fit_has_the_same_tasks(name):
 def test_progress_bar_in_a_search(capsys):
     pytest.importorskip("rich")
     source, target = two_clouds(60, 60)
-    search = GridSearchCV(fresh("direct", max_iter=4), {"blur": [0.1, 0.3]}, cv=2)
+    search = GridSearchCV(fresh("predicted", max_iter=4), {"blur": [0.1, 0.3]}, cv=2)
     search.set_callbacks(callback.ProgressBar(max_propagation_depth=None)).fit(source, target)
     printed = capsys.readouterr().out
-    for phase in PHASES["direct"]:
+    for phase in PHASES["predicted"]:
         assert phase in printed
 
 
@@ -208,7 +208,7 @@ def test_a_phase_that_is_interrupted_at_once_ends(monkeypatch):
     monkeypatch.setattr(learn, "train_network", stopping)
     recorder = Recorder()
     with pytest.warns(UserWarning, match="interrupted after"):
-        fresh("direct", recorder).fit(*two_clouds(100, 90))
+        fresh("predicted", recorder).fit(*two_clouds(100, 90))
     assert recorder.finished[-1][0] == "straight flow"
     assert sorted(recorder.begun) == sorted(recorder.ended)
 

@@ -31,7 +31,8 @@ def flow(clouds):
 
 @pytest.fixture(scope="module")
 def two_phases(clouds):
-    return NSGFPlusPlus(**TINY, coupling_batch_size=32, n_couplings=4).fit(*clouds)
+    options = {**TINY, "coupling_batch_size": 32, "n_couplings": 4, "transition": "predicted"}
+    return NSGFPlusPlus(**options).fit(*clouds)
 
 
 @pytest.fixture

@@ -303,7 +303,7 @@ def test_conditional_images():
     drawn = est.fit(images, codes).sample(3, labels=[0, 1, 1], random_state=0)
     assert drawn.shape == (3, 6, 6)
     assert drawn.dtype == np.uint8
-    assert est.sinkhorn_flow_.network_.embed_label.num_embeddings == 2
+    assert est.model_.legs[0].network.embed_label.num_embeddings == 2
 
 
 def test_a_factory_is_told_the_number_of_classes():

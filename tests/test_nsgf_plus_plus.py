@@ -1,6 +1,7 @@
 """What a user sees of NSGFPlusPlus beyond the common surface."""
 
 import copy
+import itertools
 import pickle
 
 import joblib
@@ -9,6 +10,8 @@ import pytest
 import torch
 from clouds import two_clouds
 from sklearn.model_selection import GridSearchCV
+from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
 from sklearn_nsgf._learning import learn
@@ -48,29 +51,65 @@ def test_new_points_land_on_new_points_of_the_target(fitted):
     assert -fitted.score(source, target) < share * energy_distance(source, target)
 
 
-def test_the_phases_are_fitted_estimators(fitted):
+def test_the_phases_of_predicted_are_fitted_estimators():
+    est = NSGFPlusPlus(**FAST, random_state=0, transition="predicted").fit(*two_clouds())
     source, target = two_clouds(seed=1)
-    assert isinstance(fitted.sinkhorn_flow_, SinkhornFlowTransport)
-    assert isinstance(fitted.straight_flow_, FlowMatchingTransport)
-    middle = fitted.integrate(source, t_end=0.5)
-    np.testing.assert_allclose(fitted.sinkhorn_flow_.transform(source), middle, rtol=0, atol=1e-12)
-    assert fitted.sinkhorn_flow_.n_steps == fitted.n_sinkhorn_steps
-    assert fitted.n_iter_ == fitted.sinkhorn_flow_.n_iter_ + fitted.straight_flow_.n_iter_
-    assert fitted.sinkhorn_flow_.sample(3, random_state=0).shape == (3, 2)
-    moved = fitted.straight_flow_.transform(middle if fitted.transition == "direct" else source)
-    assert energy_distance(moved, target) < 0.1
-    assert fitted.n_function_evaluations_ == 7
-
-
-def test_direct_starts_where_the_sinkhorn_flow_ends():
-    est = NSGFPlusPlus(**FAST, random_state=0).fit(*two_clouds())
-    source, target = two_clouds(seed=1)
+    assert isinstance(est.sinkhorn_flow_, SinkhornFlowTransport)
+    assert isinstance(est.straight_flow_, FlowMatchingTransport)
     middle = est.integrate(source, t_end=0.5)
-    np.testing.assert_allclose(
-        est.straight_flow_.transform(middle), est.transform(source), rtol=0, atol=1e-12
-    )
+    np.testing.assert_allclose(est.sinkhorn_flow_.transform(source), middle, rtol=0, atol=1e-12)
+    assert est.sinkhorn_flow_.n_steps == est.n_sinkhorn_steps
+    assert est.n_iter_ == est.sinkhorn_flow_.n_iter_ + est.straight_flow_.n_iter_
+    assert est.sinkhorn_flow_.sample(3, random_state=0).shape == (3, 2)
+    assert energy_distance(est.straight_flow_.transform(source), target) < 0.1
+    assert est.n_function_evaluations_ == 7
+
+
+def test_direct_is_one_network():
+    """By hand, in the units of the flow: two steps to the middle of the time, and five from there."""
+    est = NSGFPlusPlus(**FAST, early_stopping=False, random_state=0).fit(*two_clouds())
+    source, _ = two_clouds(seed=1)
+    (leg,) = est.model_.legs
+    x = torch.from_numpy(est.model_.encode(source, 0.0))
+    times = [0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1]
+    network = copy.deepcopy(leg.network).double()
+    with torch.no_grad():
+        for start, end in itertools.pairwise(times):
+            x = x + (end - start) * network(torch.full((600,), start, dtype=torch.float64), x)
+    expected = est.model_.space.frame.decode(x.numpy(), 1.0, float)
+    np.testing.assert_allclose(est.transform(source), expected, rtol=0, atol=1e-9)
     np.testing.assert_array_equal(est.transition_time(source), np.zeros(600))
-    assert energy_distance(est.straight_flow_.sample(600, random_state=0), target) < 0.1
+    assert est.n_function_evaluations_ == 7
+    for name in ("sinkhorn_flow_", "straight_flow_"):
+        assert not hasattr(est, name)
+        with pytest.raises(AttributeError, match="integrate"):
+            getattr(est, name)
+
+
+class TooShort(nn.Module):
+    """Goes with a velocity of .5 in the first half of the time, and with one that it learns in the second."""
+
+    def __init__(self, event_shape):
+        super().__init__()
+        self.late_velocity = nn.Parameter(torch.zeros(event_shape))
+
+    def forward(self, t, x):
+        return torch.where((t < 0.5)[:, None], torch.full_like(x, 0.5), self.late_velocity)
+
+
+def test_the_second_phase_starts_where_the_network_is():
+    """Two units are between the clouds, of which .25 are gone in the first half: 1.75 in half of the time."""
+    source = StandardScaler().fit_transform(np.random.default_rng(0).normal(size=(300, 1)))
+    est = NSGFPlusPlus(
+        **{**FAST, "max_iter": 600},
+        network=TooShort,
+        learning_rate=0.05,
+        frame="none",
+        early_stopping=False,
+        random_state=0,
+    ).fit(source, source + 2)
+    np.testing.assert_allclose(est.velocity(source, 0.7), 3.5, rtol=0, atol=0.02)
+    np.testing.assert_allclose(est.transform(source), source + 2, rtol=0, atol=0.01)
 
 
 def test_predicted_is_algorithm_4():
@@ -138,8 +177,8 @@ def test_steps_solver_and_device_follow_the_parameters():
     fine = est.integrate(source, return_path=True)
     assert fine.shape == (11, 600, 2)
     np.testing.assert_array_equal(est.integrate(source, t_end=0.5, n_steps=4), fine[4])
-    moved = est.straight_flow_.integrate(fine[4], n_steps=6, solver="midpoint")
-    np.testing.assert_allclose(moved, fine[-1], rtol=0, atol=1e-12)
+    moved = est.integrate(fine[4], t_start=0.5, n_steps=6)
+    np.testing.assert_allclose(moved, fine[-1], rtol=0, atol=1e-9)
     est.set_params(device="nowhere")
     with pytest.raises(ValueError, match="not a torch device"):
         est.transform(source)
@@ -227,7 +266,8 @@ def test_the_second_half_of_the_predicted_way():
 
 def test_a_falling_blur_and_sinkhorn_couplings():
     est = NSGFPlusPlus(**SMALL, blur=(0.5, 0.1), coupling="sinkhorn", random_state=0).fit(*two_clouds())
-    assert est.straight_flow_.blur == 0.1
+    changed = NSGFPlusPlus(**SMALL, **PAPER, blur=(0.5, 0.1), random_state=0).fit(*two_clouds())
+    assert changed.straight_flow_.blur == 0.1
     again = NSGFPlusPlus(**SMALL, blur=np.array([0.5, 0.1]), coupling="sinkhorn", random_state=0)
     source, _ = two_clouds()
     np.testing.assert_array_equal(again.fit(*two_clouds()).transform(source), est.transform(source))
@@ -258,12 +298,12 @@ def test_warm_start_with_another_transition():
     source, target = two_clouds()
     est = NSGFPlusPlus(**SMALL, random_state=0, transition="predicted", warm_start=True).fit(source, target)
     est.set_params(transition="direct").fit(source, target)
-    assert est.sinkhorn_flow_.n_iter_ == 2
+    assert est.n_iter_ == 3
     assert est.time_predictor_ is None
-    assert est.straight_flow_.n_iter_ == 2
     assert np.isfinite(est.inverse_transform(target)).all()
-    est.fit(source, target)
-    assert est.straight_flow_.n_iter_ == 4
+    assert est.fit(source, target).n_iter_ == 6
+    est.set_params(transition="predicted").fit(source, target)
+    assert est.n_iter_ == est.sinkhorn_flow_.n_iter_ + est.straight_flow_.n_iter_ == 3
 
 
 def test_a_search_over_flat_parameters():
@@ -298,7 +338,12 @@ def test_ctrl_c_leaves_what_was_learnt(last_call, has_straight, monkeypatch):
     monkeypatch.setattr(StopsAt, "last_call", last_call)
     source, target = two_clouds()
     est = NSGFPlusPlus(
-        **{**SMALL, "max_iter": 40}, network=StopsAt, early_stopping=False, warm_start=True, random_state=0
+        **{**SMALL, "max_iter": 40},
+        transition="predicted",
+        network=StopsAt,
+        early_stopping=False,
+        warm_start=True,
+        random_state=0,
     )
     with pytest.warns(UserWarning, match="interrupted after") as warned:
         est.fit(source, target)
@@ -354,7 +399,7 @@ def test_ctrl_c_before_the_first_step_keeps_the_second_leg_whole(monkeypatch):
 
 
 def test_a_getter_changes_nothing():
-    est = NSGFPlusPlus(**SMALL, random_state=0).fit(*two_clouds())
+    est = NSGFPlusPlus(**SMALL, transition="predicted", random_state=0).fit(*two_clouds())
     phase, model = est.sinkhorn_flow_, est.model_
     est.set_params(solver="heun", n_sinkhorn_steps=3)
     assert est.n_function_evaluations_ == 16
@@ -363,11 +408,26 @@ def test_a_getter_changes_nothing():
     assert est.model_ is model
 
 
+def test_ctrl_c_of_direct_keeps_the_network(monkeypatch):
+    monkeypatch.setattr(StopsAt, "n_calls", 0)
+    monkeypatch.setattr(StopsAt, "last_call", 8)
+    source, target = two_clouds()
+    options = {**SMALL, "max_iter": 40, "network": StopsAt, "early_stopping": False}
+    est = NSGFPlusPlus(**options, warm_start=True, random_state=0)
+    with pytest.warns(UserWarning, match="interrupted after"):
+        est.fit(source, target)
+    assert est.n_iter_ == 7
+    assert np.isfinite(est.transform(source)).all()
+    assert est.fit(source, target).n_iter_ == 47
+
+
 def test_a_minibatch_of_the_second_phase_copies_no_network(monkeypatch):
     copies = []
     prepare = Leg.on
     monkeypatch.setattr(Leg, "on", lambda *arguments: copies.append(1) or prepare(*arguments))
-    NSGFPlusPlus(**{**SMALL, "n_couplings": 30}, random_state=0).fit(*two_clouds())
+    est = NSGFPlusPlus(**{**SMALL, "n_couplings": 30}, random_state=0).fit(*two_clouds())
+    assert not copies
+    est.transform(two_clouds()[0])
     assert len(copies) == 1
 
 

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 from scipy.special import ndtri
 from scipy.stats import norm
+from sklearn.base import clone
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
 from sklearn_nsgf._data.charts import STEP_MARGIN, Charts, marginal_of
@@ -468,11 +469,11 @@ def test_points_beyond_both_ends_are_found_at_any_time():
 
 
 def test_categories_of_two_phases_switch_with_their_dtype():
-    """The second phase of NSGF++ lies on the target's side."""
+    """The second phase of the paper's transition lies on the target's side."""
     rng = np.random.default_rng(0)
     source = pd.DataFrame({"x": rng.normal(size=60), "c": rng.random(60) < 0.5})
     target = source.assign(c=pd.Categorical(rng.choice(["y", "n"], 60)))
-    est = ESTIMATORS[2].__class__(**ESTIMATORS[2].get_params()).fit(source, target)
+    est = clone(ESTIMATORS[2]).set_params(transition="predicted").fit(source, target)
     assert set(est.integrate(source, t_end=0.2)["c"]) == {True, False}
     assert set(est.integrate(source, t_end=0.3)["c"]) == {"y", "n"}
 

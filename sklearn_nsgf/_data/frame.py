@@ -190,7 +190,7 @@ def _gaussian_map(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, n
     return axes, np.maximum(stretch, stretch.max() * 1e-12)
 
 
-def blur_in_units(blur, frame: Frame, *, auto_factor: float = 1.0):
+def blur_in_units(blur, frame: Frame):
     """Blur in the units of the flow.
 
     Parameters
@@ -198,19 +198,17 @@ def blur_in_units(blur, frame: Frame, *, auto_factor: float = 1.0):
     blur : "auto", float or (float, float)
         As a fraction of the target's RMS pairwise distance.
     frame : Frame
-    auto_factor : float, default=1.0
-        What "auto" is multiplied by.
     """
-    resolved = np.asarray(blur_fraction(blur, frame, auto_factor)) * (frame.target_rms_distance or 1.0)
+    resolved = np.asarray(blur_fraction(blur, frame)) * (frame.target_rms_distance or 1.0)
     return float(resolved) if resolved.ndim == 0 else tuple(map(float, resolved))
 
 
-def blur_fraction(blur, frame: Frame, auto_factor: float = 1.0):
+def blur_fraction(blur, frame: Frame):
     """Blur as a fraction of the target's RMS pairwise distance.
 
     "auto" is what measurements on data of 2, 3, 11 and 64 features gave.
     """
     if isinstance(blur, str):
-        return auto_factor * min(0.025 * (frame.n_features / 2) ** 0.4, 0.15)
+        return min(0.025 * (frame.n_features / 2) ** 0.4, 0.15)
     blur_schedule(blur, 2)
     return np.asarray(blur, dtype=float)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sklearn_nsgf._learning.strata import Stratum, shares
 from sklearn_nsgf.flow import odeint
+from sklearn_nsgf.flow._ode import VelocityField
 
 # Rows of each side that are compared, in all.
 MAX_ROWS = 1024
@@ -52,7 +53,8 @@ class HeldOutDistance:
     ----------
     strata : list of Stratum
         Their rows are drawn once.
-    n_steps : int
+    n_steps : tuple of int
+        Of each of equal parts of the time.
     solver : str
         How the flow is followed.
     are_seen : bool
@@ -64,7 +66,7 @@ class HeldOutDistance:
     def __init__(
         self,
         strata: list[Stratum],
-        n_steps: int,
+        n_steps: tuple[int, ...],
         solver: str,
         *,
         are_seen: bool,
@@ -90,7 +92,7 @@ class HeldOutDistance:
         for x, y, labels in self.clouds:
             if network is not None:
                 field = partial(_velocity, network.eval(), labels)
-                x = odeint(field, x, n_steps=self.n_steps, solver=self.solver)
+                x = self._follow(field, x)
             # In float64, which not every device has.
             distances.append(_distance(x.cpu().double(), y.cpu().double()))
         if network is not None:
@@ -101,6 +103,13 @@ class HeldOutDistance:
             np.concatenate([each.source_parts for each in distances]),
             np.concatenate([each.target_parts for each in distances]),
         )
+
+    def _follow(self, field: VelocityField, x: Tensor) -> Tensor:
+        n_phases = len(self.n_steps)
+        for k, n_steps in enumerate(self.n_steps):
+            start, end = k / n_phases, (k + 1) / n_phases
+            x = odeint(field, x, n_steps=n_steps, solver=self.solver, t_start=start, t_end=end)
+        return x
 
 
 def _velocity(network: nn.Module, labels: list[Tensor], t: Tensor, z: Tensor) -> Tensor:

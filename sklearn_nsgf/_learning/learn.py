@@ -24,7 +24,8 @@ from sklearn_nsgf._learning.training import (
     time_loss,
     train_network,
 )
-from sklearn_nsgf._model.leg import Curves, Leg, bare, new_time_predictor, on_rows
+from sklearn_nsgf._learning.two_phases import TwoPhases, moved_halfway
+from sklearn_nsgf._model.leg import Curves, Leg, NetworkOnRows, bare, new_time_predictor, on_rows
 from sklearn_nsgf._model.model import FlowModel
 from sklearn_nsgf._torch import RandomStream, make_generator
 from sklearn_nsgf.flow import StackedBlocks, TrajectoryPool
@@ -33,6 +34,9 @@ from sklearn_nsgf.networks import MLP, TimePredictor, UNet, make_network
 logger = logging.getLogger("sklearn_nsgf")
 
 MAX_SEED = np.iinfo(np.int32).max
+# Part of the minibatches paired from where a network takes the sources that is held at a time: it learns, and
+# older ones are of a worse network.
+LIVE_SHARE = 1 / 8
 
 
 class FitJob(NamedTuple):
@@ -66,10 +70,12 @@ def learn_leg(
     name: str,
     paths: Paths,
     architecture: dict[str, Any],
-    steps: tuple[int, str],
+    steps: tuple[tuple[int, ...], str],
     job: FitJob,
     before: Leg | None,
     model_with: Callable[[Leg], FlowModel],
+    *,
+    second_paths: Paths | None = None,
     **details: Any,
 ) -> tuple[Leg, bool]:
     """Train a velocity network on paths.
@@ -81,13 +87,16 @@ def learn_leg(
     paths : Paths
     architecture : dict
         Arguments of `make_network` for a leg that begins anew.
-    steps : (int, str)
-        Number of steps and solver with which the leg will be followed.
+    steps : (tuple of int, str)
+        Number of steps of each phase and solver with which the leg will be followed.
     job : FitJob
     before : Leg or None
         The one to go on from; it stays as it is.
     model_with : callable
         Makes the model as it would be with a leg.
+    second_paths : Paths, default=None
+        What the second half of the time is learnt from, out of where the network takes the sources in the
+        first one.
     **details
         Further arguments of `Leg`.
 
@@ -99,10 +108,10 @@ def learn_leg(
     """
     pool_seed, validation_seed, network_seed = job.rng.randint(MAX_SEED, size=3).tolist()
     settings, event_shape = job.settings, job.space.layout.event_shape
+    are_seen = job.space.classes.are_seen
     pool = make_pool(paths, job.training, job, pool_seed)
     criterion = None
     if job.held_out:
-        are_seen = job.space.classes.are_seen
         criterion = HeldOutDistance(
             job.held_out, *steps, are_seen=are_seen, device=job.device, seed=validation_seed
         )
@@ -112,15 +121,21 @@ def learn_leg(
         start = {**architecture, "network": before.network}
 
     def leg_of(network: nn.Module, curves: Curves) -> Leg:
-        return Leg(bare(network).cpu().eval(), architecture, curves, paths.blur, **details)
+        n_phases = len(steps[0])
+        return Leg(bare(network).cpu().eval(), architecture, curves, paths.blur, n_phases=n_phases, **details)
 
     def model_so_far(average: nn.Module) -> FlowModel:
         return model_with(leg_of(copy.deepcopy(average), Curves([], [], [], [], 0, 1)))
 
-    network = on_rows(make_network(**start, seed=network_seed), event_shape)
+    network = on_rows(make_network(**start, seed=network_seed), event_shape).to(job.device)
+    source: TrajectoryPool | TwoPhases = pool
+    if second_paths is not None:
+        live = NetworkOnRows(network, job.device, np.dtype(np.float32))
+        strata = moved_halfway(job.training, live, steps[0][0], steps[1], are_seen=are_seen)
+        source = TwoPhases(pool, make_pool(second_paths, strata, job, pool_seed + 1, held_share=LIVE_SHARE))
     result = _train(
         network,
-        pool,
+        source,
         job,
         paths.training_task,
         (pool_seed, network_seed),
@@ -170,7 +185,7 @@ def learn_times(
 
 def _train(
     network: nn.Module,
-    pool: TrajectoryPool,
+    pool: TrajectoryPool | TwoPhases,
     job: FitJob,
     task: str,
     seeds: tuple[int, int],
@@ -198,7 +213,9 @@ def _train(
         )
 
 
-def make_pool(paths: Paths, strata: list[Stratum], job: FitJob, seed: int) -> TrajectoryPool:
+def make_pool(
+    paths: Paths, strata: list[Stratum], job: FitJob, seed: int, *, held_share: float = 1.0
+) -> TrajectoryPool:
     """A pool of paths, which are made when they are drawn from."""
     makers = [
         paths.make_blocks(stratum, n, job.device)
@@ -214,6 +231,7 @@ def make_pool(paths: Paths, strata: list[Stratum], job: FitJob, seed: int) -> Tr
         n_blocks=paths.n_blocks,
         seed=seed,
         n_held=job.settings.pool_size,
+        held_share=held_share,
         n_draws=job.settings.max_iter,
         # Half the memory, and finer than the pixels' grey values.
         dtype=torch.float32 if len(job.space.layout.event_shape) == 1 else torch.float16,

@@ -178,10 +178,12 @@ def train_network(
     records: list[tuple[int, float]] = []
     losses: list[Tensor] = []
     n_done, interrupted = 0, False
-    network.train()
     try:
         for n_iter in range(1, max_iter + 1):
+            # As it will be used: the batch may come from where the network takes points.
+            network.eval()
             batch = draw(batch_size)
+            network.train()
             with threads:
                 optimizer.zero_grad()
                 with stream.turn() if n_iter == 1 or stream.is_used else nullcontext():

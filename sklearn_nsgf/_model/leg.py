@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sklearn_nsgf._model.reservoir import Reservoir
 from sklearn_nsgf._torch import Chunks, RandomStream, inference_dtype
 from sklearn_nsgf.networks import ImageRows, TimePredictor, make_network
 
@@ -67,8 +66,8 @@ class Leg:
     curves : Curves
     blur : float or (float, float)
         Of the plans it was learnt from, in the units of the flow.
-    starts : Reservoir or None
-        Points at which it starts; None for a leg that starts at the source.
+    n_phases : int
+        Equal parts of its time, each followed in a number of steps of its own.
     time_predictor : Module or None
         Tells at which time a point enters, where that depends on the point.
     predictor_sizes : tuple of int
@@ -82,12 +81,12 @@ class Leg:
         curves: Curves,
         blur: float | tuple[float, float],
         *,
-        starts: Reservoir | None = None,
+        n_phases: int = 1,
         time_predictor: nn.Module | None = None,
         predictor_sizes: tuple[int, ...] = (),
     ) -> None:
         self.network, self.architecture, self.curves, self.blur = network, architecture, curves, blur
-        self.starts = starts
+        self.n_phases = n_phases
         self.time_predictor, self.predictor_sizes = time_predictor, predictor_sizes
 
     @property
@@ -139,7 +138,7 @@ class NetworkOnRows:
     Parameters
     ----------
     network : Module
-        On rows. It is moved, and must be nobody else's.
+        On rows. It is moved, and set to evaluation.
     device : torch device
     dtype : dtype
         That of the arrays.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ class Integration(NamedTuple):
     Attributes
     ----------
     n_steps : tuple of int
-        Number of steps of each leg.
+        Number of steps of each phase.
     solver : str
     device : str
     """
@@ -35,11 +36,24 @@ class Integration(NamedTuple):
     device: str
 
 
+class Phase(NamedTuple):
+    """A part of the time of a leg."""
+
+    leg: Leg | None
+    start: float
+    length: float
+
+    def leg_time(self, t):
+        """Time of the leg at a time of the phase; both run from 0 to 1."""
+        return self.start + self.length * t
+
+
 class FlowModel:
     """What a fit leaves. It is never changed: a fit that goes on makes another one.
 
-    Time runs from 0 (source) to 1 (target), and each leg has an equal part of it. In the first leg the centre
-    of the flow moves from the source's mean to the target's. In later legs it stays there.
+    Time runs from 0 (source) to 1 (target), and each leg has an equal part of it, each of its phases an equal
+    part of that. In the first leg the centre of the flow moves from the source's mean to the target's. In
+    later legs it stays there.
 
     Parameters
     ----------
@@ -78,13 +92,18 @@ class FlowModel:
         """Optimiser steps of the networks that were kept; 0 if none of them moves a point."""
         return sum(leg.curves.n_kept for leg in self.legs if leg is not None)
 
+    @property
+    def phases(self) -> list[Phase]:
+        """Parts of the time that are followed in a number of steps each."""
+        phases = []
+        for leg in self.legs:
+            n_phases = 1 if leg is None else leg.n_phases
+            phases += [Phase(leg, k / n_phases, 1 / n_phases) for k in range(n_phases)]
+        return phases
+
     def alone(self, k: int) -> FlowModel:
-        """The flow of one leg, in time from 0 to 1."""
-        leg, space, source = self.legs[k], self.space, self.source
-        if leg.starts is not None:
-            space = space._replace(frame=space.frame.behind())
-            source = leg.starts._replace(n_seen=self.n_seen)
-        return FlowModel(space, source, self.n_seen, [leg.alone()], self.device)
+        """The flow of one leg, from the source, in time from 0 to 1."""
+        return FlowModel(self.space, self.source, self.n_seen, [self.legs[k].alone()], self.device)
 
     def encode(self, X: np.ndarray, t) -> np.ndarray:
         """Samples at time t as points of the flow."""
@@ -119,26 +138,28 @@ class FlowModel:
         return_path: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Nodes of the flow from `Z` on, or the last one alone, and their times."""
-        device, n_legs = resolve_device(how.device), len(self.legs)
-        # In the time of each leg, which runs from 0 to 1.
-        starts, ends = (np.clip([n_legs * t - k for k in range(n_legs)], 0, 1) for t in (t_start, t_end))
-        standing = min(int(n_legs * t_start), n_legs - 1) if t_start == t_end else None
+        device, phases, n_phases = resolve_device(how.device), self.phases, len(self.phases)
+        network_of = functools.cache(lambda leg: leg.on(device, Z.dtype))
+        # In the time of each phase, which runs from 0 to 1.
+        starts, ends = (np.clip([n_phases * t - k for k in range(n_phases)], 0, 1) for t in (t_start, t_end))
+        standing = min(int(n_phases * t_start), n_phases - 1) if t_start == t_end else None
         nodes, times = [Z[None]], [np.array([t_start])]
-        for k in range(n_legs) if t_start <= t_end else reversed(range(n_legs)):
-            leg, start, end = self.legs[k], starts[k], ends[k]
+        for k in range(n_phases) if t_start <= t_end else reversed(range(n_phases)):
+            leg, start, end = phases[k].leg, *map(phases[k].leg_time, (starts[k], ends[k]))
             if leg is None or (start == end and k != standing):
                 continue
             if leg.time_predictor is not None:
-                self._check_forward(t_start <= k / n_legs <= t_end)
+                self._check_forward(t_start <= k / n_phases <= t_end)
                 # What is left of the way is walked in this leg's part of the time.
                 start = self._entry_times(leg, nodes[-1][-1], device)
                 end = start + (1 - start) * end
-            network = leg.on(device, Z.dtype)
             steps = how.n_steps[k], how.solver
-            points = follow_leg(network, nodes[-1][-1], codes, start, end, *steps, return_path=return_path)
+            points = follow_leg(
+                network_of(leg), nodes[-1][-1], codes, start, end, *steps, return_path=return_path
+            )
             nodes.append(points[1:] if return_path else points)
-            leg_times = np.linspace(starts[k], ends[k], len(points))[1:] if return_path else ends[k : k + 1]
-            times.append((k + leg_times) / n_legs)
+            phase_times = np.linspace(starts[k], ends[k], len(points))[1:] if return_path else ends[k : k + 1]
+            times.append((k + phase_times) / n_phases)
         if return_path:
             return np.concatenate(nodes), np.concatenate(times)
         return nodes[-1], times[-1]
@@ -171,7 +192,7 @@ class FlowModel:
     def entry_times(self, X: np.ndarray, codes: np.ndarray | None, how: Integration) -> np.ndarray:
         """Time of the second leg, from 0 to 1, at which each point of the source enters it."""
         ends, _ = self.follow(self.encode(X, 0.0), codes, 0.0, 0.5, how)
-        leg = self.legs[1]
+        leg = self.legs[-1]
         if leg is None or leg.time_predictor is None:
             return np.zeros(len(X), dtype=ends.dtype)
         return self._entry_times(leg, ends[-1], resolve_device(how.device))

@@ -46,6 +46,8 @@ class TrajectoryPool:
     seed : int
     n_held : int, default=None
         Number of blocks held at a time; by default as many as 1 GiB can hold.
+    held_share : float, default=1.0
+        Largest part of all blocks that is held at a time by default: less for paths that grow old.
     n_draws : int, default=0
         Expected number of calls of `sample`; with 0 the first one fills the pool, and no block is replaced.
     dtype : torch.dtype, default=torch.float32
@@ -85,6 +87,7 @@ class TrajectoryPool:
         n_blocks: int,
         seed: int,
         n_held: int | None = None,
+        held_share: float = 1.0,
         n_draws: int = 0,
         dtype: torch.dtype = torch.float32,
         labels: Tensor | None = None,
@@ -94,7 +97,8 @@ class TrajectoryPool:
         self.maker, self.n_draws, self.dtype, self.labels = maker, n_draws, dtype, labels
         self.seeds = np.random.SeedSequence(seed).spawn(n_blocks if maker.differs else 1)
         most_held = max(1, _LARGEST_POOL // (math.prod(maker.block_shape) * dtype.itemsize))
-        self.n_held = min(n_held or most_held, len(self.seeds))
+        n_blocks = len(self.seeds)
+        self.n_held = min(n_held or min(most_held, math.ceil(held_share * n_blocks)), n_blocks)
         self.n_made = self.n_drawn = 0
         self.is_cut = False
 
@@ -111,20 +115,21 @@ class TrajectoryPool:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def sample(self, n_samples: int, generator: torch.Generator) -> PathSample:
-        """Draw points at uniform times on random paths, with the paths' velocities there."""
+    def sample(self, n_samples: int, generator: torch.Generator, *, t_end: float = 1.0) -> PathSample:
+        """Draw points at uniform times up to `t_end` on random paths, with the paths' velocities there."""
         self._make_due()
         self.n_drawn += 1
         paths, labels = self.blocks[: self.n_made].flatten(0, 1), self.labels
         n_paths, n_segments = len(paths), paths.shape[1] - 1
         path = torch.randint(n_paths, (n_samples,), generator=generator, device=paths.device)
-        segment = torch.randint(n_segments, (n_samples,), generator=generator, device=paths.device)
+        place = t_end * n_segments * torch.rand(n_samples, generator=generator, device=paths.device)
+        segment = place.long().clamp(max=n_segments - 1)
         batch = straight_path(
             paths[path, segment].float(),
             paths[path, segment + 1].float(),
             segment / n_segments,
             (segment + 1) / n_segments,
-            torch.rand(n_samples, generator=generator, device=paths.device),
+            place - segment,
         )
         return batch if labels is None else batch._replace(labels=labels[path % len(labels)])
 

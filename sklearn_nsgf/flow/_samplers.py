@@ -145,7 +145,7 @@ class GaussianSampler:
 
 
 class PushforwardSampler:
-    """Rows of another sampler, moved by a map: where a second flow starts.
+    """Rows of another sampler, moved by a map, which may change from one draw to the next.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ class PushforwardSampler:
         return self.transport(self.sampler.draw(n_samples, rng))
 
     def draws_all(self, n_samples: int) -> bool:
-        return self.sampler.draws_all(n_samples)
+        return False
 
 
 class MixtureSampler:
