@@ -50,7 +50,10 @@ def read_cifar(folder):
                 parts[part].append((image, label))
     classes = sorted({label for _, label in parts["train"]})
     train, test = (np.stack([image for image, _ in parts[part]]) for part in ("train", "test"))
-    return train, test, np.array([classes.index(label) for _, label in parts["train"]])
+    labels = np.array([classes.index(label) for _, label in parts["train"]])
+    # The archive has one class after the other, and the floor is that of the first images.
+    order = np.random.default_rng(0).permutation(len(train))
+    return train[order], test, labels[order]
 
 
 class Classifier(nn.Module):
