@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from sklearn.covariance import ledoit_wolf
 
+from sklearn_nsgf import FlowMatchingTransport
 from sklearn_nsgf._data import moments as moments_module
 from sklearn_nsgf._data.choice import find_frame
 from sklearn_nsgf._data.layout import Layout
 from sklearn_nsgf._data.rows import SampleRows
+from sklearn_nsgf.networks import UNet
 
 
 class Counted(SampleRows):
@@ -108,6 +111,109 @@ def test_noise_has_the_covariance_of_the_data():
     frame = find_frame(None, X, "scale", per_feature=True)
     noise = frame.decode(frame.draw_noise(50_000, np.random.RandomState(0)), 0.0, float)
     np.testing.assert_allclose(np.cov(noise.T), np.diag(X.var(axis=0)), rtol=0.05, atol=0.05)
+
+
+def covariance_of_noise(frame):
+    """In the units of the data."""
+    covariance = frame.noise_factor.astype(float) @ frame.noise_factor.T + np.diag(frame.noise**2)
+    return frame.scale[:, None] * covariance * frame.scale
+
+
+def wide(n_rows, rank=5, n_features=1100, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n_rows, rank)) @ rng.normal(size=(rank, n_features)) + rng.normal(size=n_features)
+    X[:, 7] = 255.0
+    return X
+
+
+@pytest.mark.parametrize("per_feature", [False, True])
+def test_noise_of_many_features_has_the_covariance_of_data_of_low_rank(per_feature, monkeypatch):
+    """Without shrinkage, which has its own test; to the rounding of single precision."""
+    monkeypatch.setattr(moments_module, "_shrinkage", lambda X: 0.0)
+    X = wide(400)
+    frame = find_frame(None, X, "auto", per_feature=per_feature)
+    assert (frame.kind, frame.charts) == ("linear", None)
+    expected = np.cov(X.T, ddof=0)
+    np.testing.assert_allclose(covariance_of_noise(frame), expected, rtol=0, atol=1e-5 * expected.max())
+    noise = frame.decode(frame.draw_noise(20_000, np.random.RandomState(0)), 0.0, float)
+    np.testing.assert_array_equal(noise[:, 7], 255.0)
+    # Five standard errors of a covariance.
+    atol = 5 * expected.max() * np.sqrt(2 / 20_000)
+    np.testing.assert_allclose(np.cov(noise[:, :20].T), expected[:20, :20], rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("per_feature", [False, True])
+@pytest.mark.parametrize("n_rows", [3, 10, 100])
+def test_noise_of_many_features_is_shrunk_by_ledoit_and_wolf(n_rows, per_feature):
+    """All directions of few rows are kept: correlations are those of the shrunk covariance."""
+    X = wide(n_rows, rank=50) + np.random.default_rng(1).normal(size=(n_rows, 1100))
+    X[:, 7] = 255.0
+    X[:, :500] *= 10
+    std = X.std(axis=0)
+    frame = find_frame(None, X, "linear", per_feature=per_feature)
+    covariance = covariance_of_noise(frame)
+    np.testing.assert_allclose(covariance.diagonal(), std**2, rtol=1e-5)
+    unit = np.where(std > 0, std, 1) if per_feature else std.max()
+    shrunk, _ = ledoit_wolf((X - X.mean(axis=0)) / unit, assume_centered=True)
+    unit = std / np.where(std > 0, np.sqrt(shrunk.diagonal()), 1)
+    expected = unit[:, None] * shrunk * unit
+    np.fill_diagonal(expected, std**2)
+    np.testing.assert_allclose(covariance, expected, rtol=0, atol=1e-5 * expected.max())
+
+
+def test_noise_of_many_features_has_the_variances_of_all_rows(monkeypatch):
+    """Also of features that hardly vary, or do not, in the rows from which correlations are estimated."""
+    monkeypatch.setattr(moments_module, "FACTOR_SIZE", 300 * 1100)
+    monkeypatch.setattr(moments_module, "MAX_RANK", 20)
+    X = wide(4000, rank=50).astype(np.float32)
+    X[:, :5] = np.arange(4000)[:, None] == np.arange(5)
+    frame = find_frame(None, X, "auto", per_feature=False)
+    assert frame.noise_factor.shape == (1100, 20)
+    covariance = covariance_of_noise(frame)
+    np.testing.assert_allclose(covariance.diagonal(), X.var(axis=0, dtype=float), rtol=1e-5)
+    assert abs(covariance[:5, :5] - np.diag(covariance[:5, :5].diagonal())).max() < 0.01 * covariance[0, 0]
+
+
+@pytest.mark.parametrize("X", [wide(2), np.full((5, 1100), 3.0, dtype=np.float32)])
+def test_noise_of_many_features_from_next_to_nothing(X):
+    """Two rows, whose covariance is not shrunk, and a constant."""
+    frame = find_frame(None, X, "auto", per_feature=False)
+    np.testing.assert_allclose(covariance_of_noise(frame).diagonal(), X.var(axis=0), rtol=1e-5)
+    assert np.isfinite(frame.decode(frame.draw_noise(9, np.random.RandomState(0)), 0.0, float)).all()
+
+
+def test_independent_features_stay_independent():
+    frame = find_frame(None, np.random.default_rng(0).normal(size=(50, 1100)), "auto", per_feature=True)
+    assert abs(frame.noise_factor @ frame.noise_factor.T).max() < 0.05
+
+
+def test_two_samples_of_many_features_start_at_a_shift():
+    X = wide(50)
+    assert find_frame(X, 2 * X, "auto", per_feature=False).kind == "shift"
+    frame = find_frame(X, 2 * X, "linear", per_feature=False)
+    assert frame.axes is None and frame.noise_factor is None
+
+
+def test_images_of_many_pixels_start_with_the_correlations_of_neighbours():
+    """White noise smoothed over five pixels: neighbours are correlated, far ones are not."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1000, 36, 36))
+    for axis in (1, 2):
+        X = sum(np.roll(X, k, axis) for k in range(5))
+    X = np.clip(128 + 8 * X, 0, 255).astype(np.uint8)
+    options = {"network": small_unet, "max_iter": 1, "learning_rate": 1e-9, "n_steps": 1, "solver": "euler"}
+    drawn = FlowMatchingTransport(**options, random_state=0).fit(X).sample(500, random_state=0)
+    assert drawn.dtype == np.uint8
+
+    def correlation(X, shift):
+        return np.corrcoef(X[:, :-shift].ravel(), X[:, shift:].ravel())[0, 1]
+
+    for shift in (1, 2, 10):
+        assert correlation(drawn, shift) == pytest.approx(correlation(X, shift), abs=0.1)
+
+
+def small_unet(image_shape):
+    return UNet(image_shape, n_channels=8, channel_multipliers=(1,), n_blocks=1, attention_levels=())
 
 
 def test_the_choice_of_a_frame():

@@ -17,7 +17,7 @@ from sklearn_nsgf.flow._samplers import Rows, tree_order
 
 # Rows of each sample and folds from which the kind is chosen.
 CHOICE_ROWS, N_FOLDS = 1000, 5
-# Features of which correlations are estimated, at most.
+# Features of which all correlations are estimated, at most. Noise of more has a factor in their place.
 CORRELATED_FEATURES = 1024
 # Part of the values on either side that the centre and the unit of scores leave out.
 TRIM = 0.01
@@ -97,7 +97,7 @@ def _is_unlike_normal(values: np.ndarray) -> bool:
 def _frame_of(source: Rows | None, target: Rows, kind: str, columns: Columns) -> Frame:
     n_features = len(columns.are_scores)
     places = np.flatnonzero(columns.are_scores | (kind == "quantile"))
-    correlated = kind in ("linear", "quantile") and n_features <= CORRELATED_FEATURES
+    correlated, is_wide = kind in ("linear", "quantile"), n_features > CORRELATED_FEATURES
     charts, ends = None, [(target, 1)] if source is None else [(source, 0), (target, 1)]
     if len(places):
         are_categories = columns.are_categories[places]
@@ -105,7 +105,9 @@ def _frame_of(source: Rows | None, target: Rows, kind: str, columns: Columns) ->
     moments = [
         moments_of(
             sample,
-            with_correlation=correlated,
+            with_correlation=correlated and not is_wide,
+            with_factor=correlated and is_wide and source is None,
+            per_feature=columns.per_feature,
             encode=charts and partial(charts.encode, t=t),
             columns=places,
         )
@@ -160,10 +162,10 @@ def _choose(source: SampleRows | None, target: SampleRows, columns: Columns) -> 
     them for a single column, whose optimal map it is. With several it often starts nearer to the target, too,
     but scores close the gaps between clusters, which a network then has to open again.
     """
-    if len(columns.are_scores) > CORRELATED_FEATURES:
-        return "shift"
     if source is None:
         return "linear"
+    if len(columns.are_scores) > CORRELATED_FEATURES:
+        return "shift"
     kinds = ["none", "shift", "scale", "linear"]
     if len(columns.are_scores) == 1 and columns.per_feature:
         kinds.insert(0, "quantile")

@@ -78,10 +78,13 @@ class Frame:
         knows_correlations = kind in ("linear", "quantile") and source.correlation is not None
         if knows_correlations and source is not target and varies.any():
             self._turn(source, target, stds, varies)
-        # Standard deviations of the normal source, or a root of its covariance.
-        self.noise = stds[0]
+        # Standard deviations of the normal source, or a root of its covariance. A factor F adds F F^T to it.
+        self.noise, self.noise_factor = stds[0], None
         if knows_correlations and source is target:
             self.noise = stds[0][:, None] * np.linalg.cholesky(source.correlation)
+        if source.factor is not None:
+            self.noise_factor = stds[0].astype(np.float32)[:, None] * source.factor
+            self.noise = stds[0] * np.sqrt(np.maximum(1 - np.square(source.factor).sum(axis=1), 0))
         self.target_rms_distance = float(np.sqrt(2 * np.square(stds[1]).sum()))
 
     def _turn(self, source: Moments, target: Moments, stds, varies: np.ndarray) -> None:
@@ -131,7 +134,11 @@ class Frame:
     def draw_noise(self, n_samples: int, rng: np.random.RandomState) -> np.ndarray:
         """Points of the normal source."""
         noise = rng.standard_normal((n_samples, self.n_features))
-        return noise * self.noise if self.noise.ndim == 1 else noise @ self.noise.T
+        noise = noise * self.noise if self.noise.ndim == 1 else noise @ self.noise.T
+        if self.noise_factor is not None:
+            shared = rng.standard_normal((n_samples, self.noise_factor.shape[1])).astype(np.float32)
+            noise += shared @ self.noise_factor.T
+        return noise
 
     def velocity(self, Z: np.ndarray, V: np.ndarray, t: np.ndarray) -> np.ndarray:
         """dx/dt, from points of the flow, their velocities and times."""

@@ -122,23 +122,33 @@ class GaussianSampler:
     ----------
     scale : ndarray of shape (n_features,) or (n_features, n_features)
         Standard deviation of each feature, or a root of the covariance: a matrix L for ``L L^T``.
+    factor : ndarray of shape (n_features, n_factors), default=None
+        A matrix F that adds ``F F^T`` to the covariance. Then `scale` holds standard deviations, and the
+        sequence is for F alone.
     """
 
-    def __init__(self, scale: np.ndarray) -> None:
+    def __init__(self, scale: np.ndarray, factor: np.ndarray | None = None) -> None:
         self.scale = np.asarray(scale, dtype=np.float32)
+        self.factor = None if factor is None else np.asarray(factor, dtype=np.float32)
         self.n_rows, self.n_features = math.inf, len(self.scale)
 
     def draw(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
-        normal = self._draw_standard(n_samples, rng)
+        if self.factor is not None:
+            # Points of a second sequence would not be independent of those of the first.
+            rest = rng.standard_normal((n_samples, self.n_features), dtype=np.float32)
+            shared = self._draw_standard(n_samples, self.factor.shape[1], rng)
+            return rest * self.scale + shared @ self.factor.T
+        normal = self._draw_standard(n_samples, self.n_features, rng)
         return normal * self.scale if self.scale.ndim == 1 else normal @ self.scale.T
 
     def draws_all(self, n_samples: int) -> bool:
         return False
 
-    def _draw_standard(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
-        if self.n_features > _MOST_SOBOL_FEATURES:
-            return rng.standard_normal((n_samples, self.n_features), dtype=np.float32)
-        engine = SobolEngine(self.n_features, scramble=True, seed=int(rng.integers(2**31)))
+    @staticmethod
+    def _draw_standard(n_samples: int, n_features: int, rng: np.random.Generator) -> np.ndarray:
+        if n_features > _MOST_SOBOL_FEATURES:
+            return rng.standard_normal((n_samples, n_features), dtype=np.float32)
+        engine = SobolEngine(n_features, scramble=True, seed=int(rng.integers(2**31)))
         half_spacing = 2.0 ** -(SobolEngine.MAXBIT + 1)
         uniform = engine.draw(n_samples, dtype=torch.float64) + half_spacing
         return torch.special.ndtri(uniform).float().numpy()

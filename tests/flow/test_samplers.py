@@ -101,6 +101,15 @@ def test_gaussian_sampler_has_the_deviations_asked_for():
     np.testing.assert_allclose(np.cov(drawn.T), np.diag([1, 4, 0]), atol=0.05)
 
 
+def test_gaussian_sampler_with_a_factor():
+    factor = np.array([[1.0, 0.0], [2.0, 1.0], [0.0, 0.0], [0.0, -1.0]])
+    drawn = GaussianSampler([1.0, 0.0, 0.0, 0.5], factor).draw(100_000, np.random.default_rng(0))
+    assert drawn.dtype == np.float32
+    expected = factor @ factor.T + np.diag([1.0, 0.0, 0.0, 0.25])
+    np.testing.assert_allclose(drawn.mean(0), 0, atol=0.03)
+    np.testing.assert_allclose(np.cov(drawn.T), expected, atol=0.05)
+
+
 def test_more_rows_than_there_are():
     with pytest.raises(ValueError, match="11 rows were asked for, of 10"):
         ArraySampler(np.zeros((10, 1))).draw(11, np.random.default_rng(0))
