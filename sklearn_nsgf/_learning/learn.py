@@ -127,7 +127,7 @@ def learn_leg(
     def model_so_far(average: nn.Module) -> FlowModel:
         return model_with(leg_of(copy.deepcopy(average), Curves([], [], [], [], 0, 1)))
 
-    network = on_rows(make_network(**start, seed=network_seed), event_shape).to(job.device)
+    network = on_rows(make_network(**start, seed=network_seed), event_shape, job.device)
     source: TrajectoryPool | TwoPhases = pool
     if second_paths is not None:
         live = NetworkOnRows(network, job.device, np.dtype(np.float32))

@@ -102,7 +102,7 @@ class Leg:
         """The velocity network, ready for rows of `dtype`."""
         network: nn.Module = _AtRest()
         if not self.is_at_rest:
-            network = on_rows(copy.deepcopy(self.network), self.architecture["event_shape"])
+            network = on_rows(copy.deepcopy(self.network), self.architecture["event_shape"], device)
         return NetworkOnRows(network, device, dtype)
 
     def predictor_on(self, device: torch.device, dtype: np.dtype) -> NetworkOnRows:
@@ -166,9 +166,10 @@ class NetworkOnRows:
         return torch.tensor(array).to(self.device, self.dtype if array.dtype.kind == "f" else torch.long)
 
 
-def on_rows(network: nn.Module, event_shape: tuple[int, ...]) -> nn.Module:
-    """The network itself for vectors; for images one that takes them as rows."""
-    return ImageRows(network, event_shape) if len(event_shape) == 3 else network
+def on_rows(network: nn.Module, event_shape: tuple[int, ...], device: torch.device) -> nn.Module:
+    """The network on its device, for images one that takes them as rows."""
+    network = ImageRows(network, event_shape, device) if len(event_shape) == 3 else network
+    return network.to(device)
 
 
 def bare(network: nn.Module) -> nn.Module:

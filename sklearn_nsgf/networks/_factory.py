@@ -13,8 +13,6 @@ from sklearn_nsgf._torch import RandomStream
 from sklearn_nsgf.networks._mlp import MLP
 from sklearn_nsgf.networks._unet import UNet
 
-_AUTOCAST_DEVICES = {"cuda"}
-
 EventShape = tuple[int] | tuple[int, int, int]
 NetworkFactory = Callable[..., nn.Module]
 
@@ -74,27 +72,41 @@ def make_network(
 class ImageRows(nn.Module):
     """A network on images as the flow sees it: rows in, rows out.
 
-    The images are laid out with their channels last. On CUDA training runs in bfloat16 where autocast does
-    that.
+    Training runs in bfloat16 where autocast does that: on CUDA, which has its channels last, and for a `UNet`
+    on a CPU with instructions for it.
 
     Parameters
     ----------
     network : Module
     image_shape : (int, int, int)
         Channels, height and width.
+    device : torch device, default="cpu"
+        Where it will run.
     """
 
-    def __init__(self, network: nn.Module, image_shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self, network: nn.Module, image_shape: tuple[int, int, int], device: torch.device | str = "cpu"
+    ) -> None:
         super().__init__()
-        self.network = nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
+        kind = torch.device(device).type
+        self.layout = torch.channels_last if kind == "cuda" else torch.contiguous_format
+        self.network = nn.utils.convert_conv2d_weight_memory_format(network, self.layout)
         self.image_shape = image_shape
+        self.in_bfloat16 = kind == "cuda" or (
+            kind == "cpu" and isinstance(network, UNet) and _cpu_has_bfloat16()
+        )
 
     def forward(self, t: Tensor, x: Tensor, *classes: Tensor) -> Tensor:
-        images = x.unflatten(-1, self.image_shape).contiguous(memory_format=torch.channels_last)
-        device = x.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.training and device in _AUTOCAST_DEVICES):
+        images = x.unflatten(-1, self.image_shape).contiguous(memory_format=self.layout)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.training and self.in_bfloat16):
             velocity = self.network(t, images, *classes)
         return velocity.to(x.dtype).flatten(1)
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies in bfloat16: without its instructions that is slower than float32."""
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # of torch from 2.6 on
+    return any(getattr(torch.cpu, name, bool)() for name in names)
 
 
 def _probe(network: nn.Module, event_shape: EventShape, n_classes: int) -> None:

@@ -116,7 +116,7 @@ def test_image_rows_are_images_with_their_channels_first():
 
 
 def test_images_train_in_bfloat16_and_answer_in_full(monkeypatch):
-    monkeypatch.setattr(_factory, "_AUTOCAST_DEVICES", {"cpu"})
+    monkeypatch.setattr(_factory, "_cpu_has_bfloat16", lambda: True)
     unet = UNet((1, 6, 6), n_channels=8)
     nn.init.normal_(unet.last[-1].weight)
     network = ImageRows(unet, (1, 6, 6))
@@ -127,6 +127,9 @@ def test_images_train_in_bfloat16_and_answer_in_full(monkeypatch):
     exact = network.eval()(t, x)
     assert not torch.equal(exact, exact.bfloat16().float())
     torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.1)
+    monkeypatch.setattr(_factory, "_cpu_has_bfloat16", lambda: False)
+    slow = ImageRows(unet, (1, 6, 6))(t, x)
+    torch.testing.assert_close(slow, exact)
 
 
 def test_time_predictors_of_images():
