@@ -27,7 +27,7 @@ y = 3 * (y - [0.5, 0.25])
 X_new = make_eight_gaussians(200, rng)
 
 # %%
-# NSGF++ has two networks. The sizes are below their defaults to save time.
+# The sizes are below their defaults to save time.
 
 flow = NSGFPlusPlus(
     n_flows=24,
@@ -42,8 +42,7 @@ flow = NSGFPlusPlus(
 # %%
 # The left panel shows the paths of new points. Two Sinkhorn steps bring them near the moons, and short
 # straight steps bring them onto the moons. The middle panel shows the same points before and after, with
-# arrows for half of them. The right panel shows the losses, dashed on held-out points. Each phase learns
-# velocities of its own: do not compare the losses of the two.
+# arrows for half of them. The right panel shows the loss, and, dashed, the energy distance of held-out points.
 
 fig, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4.4), layout="constrained")
 TrajectoryDisplay.from_estimator(flow, X_new, ax=left)
