@@ -1,11 +1,16 @@
 """What the benchmarks share: options, timed fits, tables, data, and flow matching by torchcfm."""
 
 import argparse
+import copy
 import functools
 import gzip
 import math
 import os
+import platform
+import re
+import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -36,16 +41,20 @@ def make_parser(doc, *, seeds=None, data=None):
 
 
 def timed_fit(est, *samples):
-    """Fit; return the estimator and the seconds."""
-    start = time.perf_counter()
+    """Fit; return the estimator and the CPU's seconds, those of all threads together."""
+    start = time.process_time()
     est.fit(*samples)
-    return est, time.perf_counter() - start
+    return est, time.process_time() - start
 
 
-def set_evaluations(est, n_evaluations):
-    """Let a flow take so many evaluations of a network for each point."""
+def with_evaluations(est, n_evaluations):
+    """The same flow with so many evaluations of a network for each point, two at least."""
+    est = copy.copy(est)
     if isinstance(est, NSGFPlusPlus):
-        return est.set_params(n_straight_steps=n_evaluations - est.n_sinkhorn_steps)
+        n_sinkhorn_steps = min(est.n_sinkhorn_steps, n_evaluations - 1)
+        return est.set_params(
+            n_sinkhorn_steps=n_sinkhorn_steps, n_straight_steps=n_evaluations - n_sinkhorn_steps
+        )
     return est.set_params(n_steps=n_evaluations)
 
 
@@ -57,6 +66,57 @@ def spread(values, digits=3):
 def print_row(title, cells, width=15, title_width=26):
     """One line of a table, at once."""
     print(f"{title:{title_width}}" + "".join(f" {cell!s:>{width - 1}}" for cell in cells), flush=True)
+
+
+class Results:
+    """Rows of a table in results/NAME.csv, written at once, so that a run can go on where one ended.
+
+    The first line of the file says with which command and versions it was begun.
+
+    Parameters
+    ----------
+    name : str
+    columns : sequence of str
+        The names of the keys, and then those of the figures.
+    n_keys : int
+    """
+
+    def __init__(self, name, columns, n_keys):
+        self.path, self.n_keys, self.rows = Path(__file__).parent / "results" / f"{name}.csv", n_keys, {}
+        if not self.path.exists():
+            self._write([f"# {' '.join(sys.argv)}; {versions()}", ",".join(columns)])
+        for line in self.path.read_text().splitlines()[2:]:
+            self._keep(line.split(","))
+
+    def __contains__(self, keys):
+        return tuple(map(str, keys)) in self.rows
+
+    def add(self, keys, figures):
+        """Keep the figures of these keys, which are not there yet."""
+        cells = [*map(str, keys), *(f"{figure:.5g}" for figure in figures)]
+        self._write([",".join(cells)])
+        self._keep(cells)
+
+    def __getitem__(self, keys):
+        """Figures of some keys."""
+        return self.rows[tuple(map(str, keys))]
+
+    def _keep(self, cells):
+        self.rows[tuple(cells[: self.n_keys])] = [float(cell) for cell in cells[self.n_keys :]]
+
+    def _write(self, lines):
+        with self.path.open("a") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+
+
+def versions():
+    """What a figure was measured with."""
+    packages = [
+        f"{name} {version(name)}" for name in ("numpy", "torch", "scikit-learn", "POT", "sklearn-nsgf")
+    ]
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    threads = f"{torch.get_num_threads()} threads of {cpu.group(1) if cpu else platform.processor()}"
+    return f"Python {platform.python_version()}, {', '.join(packages)}, {threads}"
 
 
 @functools.cache
@@ -138,12 +198,12 @@ def draw(rows, n_rows):
 
 
 def train_for(seconds, network, matcher, draw_source, draw_target, learning_rate, batch_size=256):
-    """Return the averaged network and the iterations made."""
+    """Train for so many seconds of the CPU; return the averaged network and the iterations made."""
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(1 - 1 / N_STEPS_AVERAGED))
     network.train()
-    n_iter, start = 0, time.perf_counter()
-    while (spent := (time.perf_counter() - start) / seconds) < 1:
+    n_iter, start = 0, time.process_time()
+    while (spent := (time.process_time() - start) / seconds) < 1:
         rate = learning_rate * min(1.0, spent / 0.05 + 0.01) * (1 + math.cos(math.pi * spent)) / 2
         optimizer.param_groups[0]["lr"] = rate
         t, x_t, v_t = matcher.sample_location_and_conditional_flow(

@@ -26,7 +26,7 @@ import time
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _harness import Torchcfm, make_parser, print_row, set_evaluations, spread, timed_fit
+from _harness import Torchcfm, make_parser, print_row, spread, timed_fit, with_evaluations
 from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import cross_val_score, train_test_split
@@ -78,7 +78,7 @@ def nsgf_plus_plus(train, seed, **options):
     est, seconds = timed_fit(NSGFPlusPlus(**OPTIONS, max_iter=MAX_ITER, random_state=seed, **options), train)
 
     def sample(n_evaluations):
-        return set_evaluations(est, n_evaluations).sample(N_SAMPLES, random_state=seed)
+        return with_evaluations(est, n_evaluations).sample(N_SAMPLES, random_state=seed)
 
     return est, sample, seconds
 
@@ -102,7 +102,7 @@ def flow_matching(train, seed, coupling, seconds):
     est, spent = fit(int(400 * seconds / trial))
 
     def sample(n_evaluations):
-        return set_evaluations(est, n_evaluations).sample(N_SAMPLES, random_state=seed)
+        return with_evaluations(est, n_evaluations).sample(N_SAMPLES, random_state=seed)
 
     return sample, spent, est.n_iter_
 
@@ -137,7 +137,7 @@ def fit_defaults(train, seed):
         seconds = time.process_time() - start
 
         def sample(n_evaluations, est=est):
-            return set_evaluations(est, n_evaluations).sample(N_SAMPLES, random_state=seed)
+            return with_evaluations(est, n_evaluations).sample(N_SAMPLES, random_state=seed)
 
         methods[estimator.__name__] = sample, seconds, est.n_iter_
     return methods, est
@@ -152,7 +152,7 @@ def tile(grid):
 
 def draw(est, train):
     """Samples with ten evaluations, and eight paths from noise."""
-    samples = np.clip(np.rint(set_evaluations(est, 10).sample(96, random_state=0)), 0, 16).reshape(
+    samples = np.clip(np.rint(with_evaluations(est, 10).sample(96, random_state=0)), 0, 16).reshape(
         8, 12, 8, 8
     )
     noise = train.mean(axis=0) + train.std(axis=0) * np.random.default_rng(0).standard_normal((8, 64))

@@ -23,7 +23,7 @@ import time
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from _harness import make_parser, print_row, read_idx, set_evaluations, spread
+from _harness import make_parser, print_row, read_idx, spread, with_evaluations
 from PIL import Image
 from torch import nn
 
@@ -186,7 +186,7 @@ def main():
                 if name == "NSGF++ predicted" and n == 5:
                     continue
                 start = CLOCK()
-                samples = set_evaluations(est, n).sample(n_samples, random_state=seed)
+                samples = with_evaluations(est, n).sample(n_samples, random_state=seed)
                 seconds.setdefault(n, []).append(CLOCK() - start)
                 distances.setdefault(n, []).append(distance(samples))
                 if n == 10 and seed == 0:

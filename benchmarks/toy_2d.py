@@ -1,37 +1,54 @@
-"""How exactly do our estimators move five problems in the plane, beside flow matching given the same seconds?
+"""How exactly do our estimators move five problems in the plane, beside flow matching, and in which time?
 
     pip install torchcfm --no-deps
-    python benchmarks/toy_2d.py --seeds 5
-    python benchmarks/toy_2d.py --seeds 1 --predicted        # the paper's transition alone
+    OMP_NUM_THREADS=1 python benchmarks/toy_2d.py --seeds 5
+    OMP_NUM_THREADS=1 python benchmarks/toy_2d.py --seeds 1 --shares .125 .25 .5 2
+    python benchmarks/toy_2d.py --draw
 
-Every problem has 10 000 training rows a side (a Gaussian source is drawn afresh) and 5 000 test
-rows, all with equal counts a mode; Gaussian test sources are a scrambled Sobol sample, for the same
-reason: a mode with one per cent of the mass too much costs more than all else.
+Every problem has 10 000 training rows a side (a Gaussian source is drawn afresh) and 5 000 test rows, all
+with equal counts a mode; Gaussian test sources are a scrambled Sobol sample, for the same reason: a mode with
+one per cent of the mass too much costs more than all else.
 
-NSGFPlusPlus, SinkhornFlowTransport and FlowMatchingTransport ("ours") have their default parameters: as many
-iterations each. NSGFPlusPlus sets the seconds of I-CFM and OT-CFM, which are torchcfm's, with minibatches of
-256, in the same standardised units, with the same network, optimiser and schedule.
+NSGFPlusPlus, SinkhornFlowTransport and FlowMatchingTransport have their default parameters, and with --shares
+a part or a multiple of their iterations, flows and couplings; --methods "NSGF++ predicted" measures the
+paper's transition. I-CFM and OT-CFM of torchcfm have the seconds of FlowMatchingTransport, minibatches of
+256, standardised units, and the same network, optimiser and schedule. Every flow starts at its own source:
+ours at noise with the covariance of the data, torchcfm's at noise with its deviations. Seconds are those of
+the CPU.
 
-Printed is the exact 2-Wasserstein distance between transported test sources and the test targets, mean and
-spread over the seeds. The floor is the same distance from an independent target draw, also with equal counts;
-the last line has the mean of the ratios to it. Numbers after the names are evaluations of a network. The
-samples and paths of the first seed are drawn in toy_2d.png.
+Measured is the exact 2-Wasserstein distance between transported test sources and the test targets, and for
+the 8 Gaussians the share of points farther than four deviations from every mode. The floor is an independent
+target draw, also with equal counts. Every figure goes to results/toy_2d.csv at once; those that are there are
+not measured again. --draw makes results/toy_2d.md and toy_2d.png (distance against seconds) of them.
 """
 
-import joblib
+import functools
+import itertools
+import time
+
 import matplotlib.pyplot as plt
 import numpy as np
-from _harness import Torchcfm, eight_gaussians, make_parser, print_row, set_evaluations, spread, timed_fit
+from _harness import Results, Torchcfm, eight_gaussians, make_parser, spread, timed_fit, with_evaluations
 from scipy.stats.qmc import MultivariateNormalQMC
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
 from sklearn_nsgf.metrics import wasserstein_distance
 from sklearn_nsgf.networks import make_network
 
-N_TRAIN, N_TEST = 10_000, 5_000
+N_TRAIN, N_TEST = 1_000, 500
 # That of learning_rate="auto" for a perceptron.
 LEARNING_RATE = 0.005
-PEERS, PEER_STEPS = ("I-CFM", "OT-CFM"), (10, 100)
+SIZES = "max_iter", "n_flows", "n_couplings"
+N_EVALUATIONS = 2, 5, 10, 100
+OURS = {
+    "NSGF++": NSGFPlusPlus,
+    "NSGF": SinkhornFlowTransport,
+    "OT-CFM": FlowMatchingTransport,
+    "NSGF++ predicted": functools.partial(NSGFPlusPlus, transition="predicted", n_sinkhorn_steps=5),
+}
+PEERS = {"I-CFM, torchcfm": "I-CFM", "OT-CFM, torchcfm": "OT-CFM"}
+METHODS = "NSGF++", "NSGF", "OT-CFM", *PEERS
+COLUMNS = "problem", "method", "seed", "share", "evaluations", "W2", "outside", "seconds"
 
 
 def moons(n, rng):
@@ -68,87 +85,116 @@ PROBLEMS = {
 }
 
 
-def draw_clouds(name, seed):
-    """Training samples (the source None for noise), test source and target, and an independent target."""
-    draw_source, draw_target = PROBLEMS[name]
+def draw_clouds(problem, seed):
+    """Training samples (the source None for noise), test sources, a test target and an independent one.
+
+    The test sources are ours and torchcfm's.
+    """
+    draw_source, draw_target = PROBLEMS[problem]
     rng = np.random.default_rng(seed)
     target, test, independent = (draw_target(n, rng) for n in (N_TRAIN, N_TEST, N_TEST))
     if draw_source is None:
-        normal = MultivariateNormalQMC(np.zeros(2), rng=rng)
-        test_source = target.mean(0) + target.std(0) * normal.random(N_TEST)
-        return (None, target), test_source, test, independent
+        noise = MultivariateNormalQMC(np.zeros(2), rng=rng).random(N_TEST)
+        root = np.linalg.cholesky(np.cov(target.T))
+        sources = [target.mean(0) + noise @ each.T for each in (root, np.diag(target.std(0)))]
+        return (None, target), sources, test, independent
     source, test_source = draw_source(N_TRAIN, rng), draw_source(N_TEST, rng)
-    return (source, target), test_source, test, independent
+    return (source, target), [test_source, test_source], test, independent
 
 
-def fit(est, source, target):
-    return timed_fit(est, target) if source is None else timed_fit(est, source, target)
+def fit(method, samples, seed, share, seconds):
+    """A function that moves points in so many evaluations, whose source they come from, and the seconds."""
+    if method in OURS:
+        est = OURS[method](random_state=seed)
+        sizes = {name: getattr(est, name) for name in SIZES if hasattr(est, name)}
+        est.set_params(**{name: max(1, round(share * size)) for name, size in sizes.items()})
+        est, spent = timed_fit(est, *(each for each in samples if each is not None))
+        return lambda points, n: with_evaluations(est, n).transform(points), 0, spent
+    options = {"per_feature": True, "seconds": share * seconds, "seed": seed, "learning_rate": LEARNING_RATE}
+    start = time.process_time()
+    peer = Torchcfm(PEERS[method], make_network((2,), seed=seed), *samples, **options)
+    return peer.transform, 1, time.process_time() - start
 
 
-def run_predicted(samples, test_source, seed):
-    """The paper's transition: moved points by name, the seconds of the fit, and the flow."""
-    flow, seconds = fit(NSGFPlusPlus(transition="predicted", n_sinkhorn_steps=5, random_state=seed), *samples)
-    moved = {f"predicted {n}": set_evaluations(flow, n).transform(test_source) for n in (10, 20)}
-    return moved, [seconds], set_evaluations(flow, 10)
+def figures_of(points, test, problem):
+    """W2 to the test target, and the share of points outside of all modes."""
+    outside = np.nan
+    if PROBLEMS[problem][1] is eight_gaussians:
+        angles = np.arange(8) * np.pi / 4
+        centres = 5 * np.column_stack([np.cos(angles), np.sin(angles)])
+        nearest = np.linalg.norm(points[:, None] - centres, axis=2).min(axis=1)
+        outside = np.mean(nearest > 4 * np.sqrt(0.1))
+    return wasserstein_distance(points, test), outside
 
 
-def run(samples, test_source, seed):
-    """The same for all others, with NSGF++ as the flow."""
-    flow, seconds = fit(NSGFPlusPlus(random_state=seed), *samples)
-    sinkhorn, sinkhorn_seconds = fit(SinkhornFlowTransport(random_state=seed), *samples)
-    moved = {f"NSGF++ {n}": set_evaluations(flow, n).transform(test_source) for n in (5, 10, 20)}
-    moved["Sinkhorn 5"] = sinkhorn.transform(test_source)
-    matching, matching_seconds = fit(FlowMatchingTransport(random_state=seed), *samples)
-    for n in (5, 10, 100):
-        moved[f"ours {n}"] = set_evaluations(matching, n).transform(test_source)
-    for name in PEERS:
-        options = {"per_feature": True, "seconds": seconds, "seed": seed, "learning_rate": LEARNING_RATE}
-        peer = Torchcfm(name, make_network((2,), seed=seed), *samples, **options)
-        moved |= {f"{name} {n}": peer.transform(test_source, n) for n in PEER_STEPS}
-    return moved, [seconds, sinkhorn_seconds, matching_seconds], set_evaluations(flow, 5)
+def measure(results, problem, seed, share, methods):
+    samples, sources, test, independent = draw_clouds(problem, seed)
+    floor = problem, "floor", seed, 1.0, 0
+    if floor not in results:
+        results.add(floor, [*figures_of(independent, test, problem), 0])
+    for method in methods:
+        keys = [(problem, method, seed, share, n) for n in N_EVALUATIONS]
+        if all(key in results for key in keys):
+            continue
+        seconds = 0 if method in OURS else results[problem, "OT-CFM", seed, 1.0, N_EVALUATIONS[0]][-1]
+        move, side, spent = fit(method, samples, seed, share, seconds)
+        for key in keys:
+            results.add(key, [*figures_of(move(sources[side], key[-1]), test, problem), spent])
+        print(*key[:4], "done", flush=True)
 
 
-def draw(figures):
-    figure, axes = plt.subplots(2, len(figures), figsize=(3 * len(figures), 6), layout="constrained")
-    for (top, bottom), (name, (path, test)) in zip(axes.T, figures.items(), strict=True):
-        top.scatter(*test[:2000].T, s=1, color="0.8")
-        top.scatter(*path[-1, :2000].T, s=1, color="tab:orange")
-        top.set_title(name)
-        bottom.plot(*path[:, :300].transpose(2, 0, 1), color="tab:blue", alpha=0.2, linewidth=0.7)
-        bottom.scatter(*path[-1, :300].T, s=3, color="tab:orange")
-    for axis in axes.flat:
-        axis.set(aspect="equal", xticks=[], yticks=[])
-    figure.savefig("toy_2d.png", dpi=100)
-    print("wrote toy_2d.png")
+def collected(results, problem, method, share, n_evaluations, place=0):
+    """A figure of all seeds that there are."""
+    wanted = [problem, method, str(share), str(n_evaluations)]
+    rows = results.rows.items()
+    return np.array([row[place] for (*key, _, part, n), row in rows if [*key, part, n] == wanted])
+
+
+def write_table(results):
+    """Markdown: W2 by method and evaluations, mean and spread over the seeds, and the seconds of a fit."""
+    lines = ["problem|method|" + "|".join(map(str, N_EVALUATIONS)) + "|CPU s", "|".join("-" * 7)]
+    for problem in PROBLEMS:
+        floor = collected(results, problem, "floor", 1.0, 0)
+        lines.append(f"{problem}|floor|{spread(floor)}||||")
+        for method in METHODS:
+            cells = [spread(collected(results, problem, method, 1.0, n)) for n in N_EVALUATIONS]
+            seconds = collected(results, problem, method, 1.0, N_EVALUATIONS[0], -1).mean()
+            lines.append("|".join([problem, method, *cells, f"{seconds:.0f}"]))
+    results.path.with_suffix(".md").write_text("".join(f"|{line}|\n" for line in lines))
+    print(*lines, sep="\n")
+
+
+def draw(results):
+    """W2 against seconds of fit, five evaluations and dotted a hundred."""
+    figure, axes = plt.subplots(1, len(PROBLEMS), figsize=(16, 3.4), layout="constrained")
+    shares = sorted({float(keys[3]) for keys in results.rows})
+    for axis, problem in zip(axes, PROBLEMS, strict=True):
+        for (k, method), n in itertools.product(enumerate(METHODS), (5, 100)):
+            seconds, distances = (
+                [collected(results, problem, method, share, n, place).mean() for share in shares]
+                for place in (-1, 0)
+            )
+            style = {"label": method, "marker": "o"} if n == 5 else {"linestyle": ":"}
+            axis.plot(seconds, distances, color=f"C{k}", markersize=3, **style)
+        axis.axhline(collected(results, problem, "floor", 1.0, 0).mean(), color="0.6", linewidth=1)
+        axis.set(title=problem, xscale="log", yscale="log", xlabel="CPU seconds of the fit")
+    axes[0].set_ylabel("W2 to the test target")
+    axes[-1].legend(fontsize="small")
+    figure.savefig("toy_2d.png", dpi=90)
 
 
 def main():
     parser = make_parser(__doc__, seeds=5)
-    parser.add_argument("--predicted", action="store_true", help="the paper's transition, by itself")
+    parser.add_argument("--shares", type=float, nargs="+", default=[1.0], help="of the default's iterations")
+    parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--draw", action="store_true", help="make table and picture of what there is")
     arguments = parser.parse_args()
-    ratios, figures = [], {}
-    for name in PROBLEMS:
-        distances, seconds = [], []
-        for seed in range(arguments.seeds):
-            samples, test_source, test, independent = draw_clouds(name, seed)
-            moved, spent, flow = (run_predicted if arguments.predicted else run)(samples, test_source, seed)
-            moved = {"floor": independent, **moved}
-            distances.append(
-                joblib.Parallel(n_jobs=-1)(
-                    joblib.delayed(wasserstein_distance)(points, test) for points in moved.values()
-                )
-            )
-            seconds.append(spent)
-            if seed == 0:
-                figures[name] = flow.integrate(test_source, return_path=True), test
-        if not ratios:
-            print_row("W2, mean ± std", [*moved, "seconds of our fits"])
-        cells = [spread(values) for values in zip(*distances, strict=True)]
-        print_row(name, [*cells, "  ".join(f"{mean:.1f}" for mean in np.mean(seconds, axis=0))])
-        mean = np.mean(distances, axis=0)
-        ratios.append(mean / mean[0])
-    print_row("mean W2 / floor", [f"{ratio:.3f}" for ratio in np.mean(ratios, axis=0)])
-    draw(figures)
+    results = Results("toy_2d", COLUMNS, n_keys=5)
+    if arguments.draw:
+        write_table(results)
+        return draw(results)
+    for seed, problem, share in itertools.product(range(arguments.seeds), PROBLEMS, arguments.shares):
+        measure(results, problem, seed, share, arguments.methods)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ flow = NSGFPlusPlus(
 # %%
 # The left panel shows the paths of new points. Two Sinkhorn steps bring them near the moons, and short
 # straight steps bring them onto the moons. The middle panel shows the same points before and after, with
-# arrows for half of them. The right panel shows the loss, and, dashed, the energy distance of held-out points.
+# arrows for half of them. The right panel shows the loss and, dashed, the energy distance of held-out
+# points.
 
 fig, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4.4), layout="constrained")
 TrajectoryDisplay.from_estimator(flow, X_new, ax=left)
