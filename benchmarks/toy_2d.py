@@ -35,7 +35,7 @@ from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransp
 from sklearn_nsgf.metrics import wasserstein_distance
 from sklearn_nsgf.networks import make_network
 
-N_TRAIN, N_TEST = 1_000, 500
+N_TRAIN, N_TEST = 10_000, 5_000
 # That of learning_rate="auto" for a perceptron.
 LEARNING_RATE = 0.005
 SIZES = "max_iter", "n_flows", "n_couplings"
