@@ -21,7 +21,16 @@ samples and paths of the first seed are drawn in toy_2d.png.
 import joblib
 import matplotlib.pyplot as plt
 import numpy as np
-from _harness import Torchcfm, eight_gaussians, make_parser, print_row, set_evaluations, spread, timed_fit
+from _harness import (
+    Torchcfm,
+    eight_gaussians,
+    make_parser,
+    moons,
+    print_row,
+    set_evaluations,
+    spread,
+    timed_fit,
+)
 from scipy.stats.qmc import MultivariateNormalQMC
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
@@ -32,15 +41,6 @@ N_TRAIN, N_TEST = 10_000, 5_000
 # That of learning_rate="auto" for a perceptron.
 LEARNING_RATE = 0.005
 PEERS, PEER_STEPS = ("I-CFM", "OT-CFM"), (10, 100)
-
-
-def moons(n, rng):
-    """Half circles of radius 3, standard deviation 0.6."""
-    upper = (np.arange(n) % 2 == 0)[:, None]
-    angles = np.pi * rng.random(n)
-    arc = np.column_stack([np.cos(angles), np.sin(angles)])
-    points = np.where(upper, arc, [1, 0.5] - arc)
-    return 3 * (points + 0.2 * rng.standard_normal((n, 2))) - 1
 
 
 def s_curve(n, rng):
