@@ -136,6 +136,15 @@ def eight_gaussians(n, rng):
     return centres + math.sqrt(0.1) * rng.standard_normal((n, 2))
 
 
+def moons(n, rng):
+    """Half circles of radius 3, standard deviation 0.6."""
+    upper = (np.arange(n) % 2 == 0)[:, None]
+    angles = np.pi * rng.random(n)
+    arc = np.column_stack([np.cos(angles), np.sin(angles)])
+    points = np.where(upper, arc, [1, 0.5] - arc)
+    return 3 * (points + 0.2 * rng.standard_normal((n, 2))) - 1
+
+
 class Torchcfm:
     """Flow matching by torchcfm, trained for a number of seconds in the units of our estimators.
 

@@ -28,7 +28,16 @@ import time
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _harness import Results, Torchcfm, eight_gaussians, make_parser, spread, timed_fit, with_evaluations
+from _harness import (
+    ResultsFile,
+    Torchcfm,
+    eight_gaussians,
+    make_parser,
+    moons,
+    spread,
+    timed_fit,
+    with_evaluations,
+)
 from scipy.stats.qmc import MultivariateNormalQMC
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
@@ -49,15 +58,6 @@ OURS = {
 PEERS = {"I-CFM, torchcfm": "I-CFM", "OT-CFM, torchcfm": "OT-CFM"}
 METHODS = "NSGF++", "NSGF", "OT-CFM", *PEERS
 COLUMNS = "problem", "method", "seed", "share", "evaluations", "W2", "outside", "seconds"
-
-
-def moons(n, rng):
-    """Half circles of radius 3, standard deviation 0.6."""
-    upper = (np.arange(n) % 2 == 0)[:, None]
-    angles = np.pi * rng.random(n)
-    arc = np.column_stack([np.cos(angles), np.sin(angles)])
-    points = np.where(upper, arc, [1, 0.5] - arc)
-    return 3 * (points + 0.2 * rng.standard_normal((n, 2))) - 1
 
 
 def s_curve(n, rng):
