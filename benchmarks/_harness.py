@@ -1,18 +1,25 @@
-"""What the benchmarks share: options, timed fits, tables, data, and flow matching by torchcfm."""
+"""What the benchmarks share: options, timed fits, tables, files, data, simple maps, and torchcfm's flows."""
 
 import argparse
+import csv
 import functools
 import gzip
+import importlib.metadata
 import math
 import os
+import platform
+import shlex
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.preprocessing import QuantileTransformer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from sklearn_nsgf import NSGFPlusPlus
+import sklearn_nsgf
+from sklearn_nsgf import NSGFPlusPlus, SinkhornFlowTransport
 from sklearn_nsgf.flow import odeint
 
 N_STEPS_AVERAGED = 250
@@ -49,6 +56,13 @@ def set_evaluations(est, n_evaluations):
     return est.set_params(n_steps=n_evaluations)
 
 
+def force_network(est):
+    """Let the next fit keep its network, with a quarter of the steps and of the minibatches."""
+    parameters = est.get_params()
+    counts = [name for name in ("max_iter", "n_flows", "n_couplings") if name in parameters]
+    return est.set_params(early_stopping=False, **{name: parameters[name] // 4 for name in counts})
+
+
 def spread(values, digits=3):
     """Mean and standard deviation as text."""
     return f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}"
@@ -57,6 +71,43 @@ def spread(values, digits=3):
 def print_row(title, cells, width=15, title_width=26):
     """One line of a table, at once."""
     print(f"{title:{title_width}}" + "".join(f" {cell!s:>{width - 1}}" for cell in cells), flush=True)
+
+
+class ResultsFile:
+    """results/<script>.csv, row by row; its first line says what was run, with which versions, on what."""
+
+    def __init__(self, *columns):
+        path = Path(__file__).parent / "results" / f"{Path(sys.argv[0]).stem}.csv"
+        self._file = path.open("w", newline="")
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._file.write(f"# {describe_run()}\n")
+        self.write(*columns)
+
+    def write(self, *cells):
+        """Numbers are written with six digits."""
+        self._writer.writerow([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells])
+        self._file.flush()
+
+
+def describe_run():
+    """Command, versions, processor and threads."""
+    command = ["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]
+    packages = ("numpy", "torch", "scikit-learn", "POT")
+    versions = {
+        "Python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+        "sklearn-nsgf": sklearn_nsgf.__version__,
+    }
+    parts = [f"{name} {version}" for name, version in versions.items()]
+    return "; ".join([shlex.join(command), *parts, processor(), f"{torch.get_num_threads()} thread(s)"])
+
+
+def processor():
+    """The name of the CPU, as far as the system tells it."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 @functools.cache
@@ -74,6 +125,18 @@ def eight_gaussians(n, rng):
     angles = np.arange(n) % 8 * np.pi / 4
     centres = 5 * np.column_stack([np.cos(angles), np.sin(angles)])
     return centres + math.sqrt(0.1) * rng.standard_normal((n, 2))
+
+
+def known_maps(X, Y):
+    """Maps that need no network, of the kind X -> answer."""
+    frames = {}
+    for kind in ("shift", "linear"):
+        est = SinkhornFlowTransport(frame=kind, n_flows=1, flow_batch_size=8, max_iter=1, early_stopping=True)
+        frames[kind] = est.set_params(learning_rate=1e-9, n_steps=1).fit(X, Y).transform
+    options = {"output_distribution": "normal", "subsample": None}
+    scores = [QuantileTransformer(n_quantiles=len(each), **options).fit(each) for each in (X, Y)]
+    quantile = lambda new: scores[1].inverse_transform(scores[0].transform(new))  # noqa: E731
+    return {"nothing": lambda new: new, **frames, "quantile": quantile}
 
 
 class Torchcfm:
@@ -123,13 +186,14 @@ class Torchcfm:
         """New points from noise, by Euler steps."""
         return self._follow(self.draw_noise(n_rows, torch.Generator().manual_seed(seed)), n_steps)
 
-    def transform(self, points, n_steps=5):
-        """Points of the source, moved by Euler steps."""
-        return self._follow(self._encode(points, 0), n_steps)
+    def transform(self, points, n_steps=5, t_end=1.0):
+        """Points of the source, moved by Euler steps to a time, at which the mean is as far on its way."""
+        return self._follow(self._encode(points, 0), n_steps, t_end)
 
     @torch.no_grad()
-    def _follow(self, points, n_steps):
-        return odeint(self.network, points, n_steps=n_steps).numpy() * self.scale + self.means[1]
+    def _follow(self, points, n_steps, t_end=1.0):
+        mean = (1 - t_end) * self.means[0] + t_end * self.means[1]
+        return odeint(self.network, points, n_steps=n_steps, t_end=t_end).numpy() * self.scale + mean
 
 
 def draw(rows, n_rows):
