@@ -1,23 +1,26 @@
-"""What the benchmarks share: options, timed fits, tables, data, and flow matching by torchcfm."""
+"""What the benchmarks share: options, timed fits, tables, files, data, simple maps, and torchcfm's flows."""
 
 import argparse
 import copy
+import csv
 import functools
 import gzip
+import importlib.metadata
 import math
 import os
 import platform
-import re
+import shlex
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.preprocessing import QuantileTransformer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from sklearn_nsgf import NSGFPlusPlus
+import sklearn_nsgf
+from sklearn_nsgf import NSGFPlusPlus, SinkhornFlowTransport
 from sklearn_nsgf.flow import odeint
 
 N_STEPS_AVERAGED = 250
@@ -58,6 +61,13 @@ def with_evaluations(est, n_evaluations):
     return est.set_params(n_steps=n_evaluations)
 
 
+def force_network(est):
+    """Let the next fit keep its network, with a quarter of the steps and of the minibatches."""
+    parameters = est.get_params()
+    counts = [name for name in ("max_iter", "n_flows", "n_couplings") if name in parameters]
+    return est.set_params(early_stopping=False, **{name: parameters[name] // 4 for name in counts})
+
+
 def spread(values, digits=3):
     """Mean and standard deviation as text."""
     return f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}"
@@ -68,55 +78,70 @@ def print_row(title, cells, width=15, title_width=26):
     print(f"{title:{title_width}}" + "".join(f" {cell!s:>{width - 1}}" for cell in cells), flush=True)
 
 
-class Results:
-    """Rows of a table in results/NAME.csv, written at once, so that a run can go on where one ended.
-
-    The first line of the file says with which command and versions it was begun.
+class ResultsFile:
+    """results/<script>.csv, row by row; its first line says what was run, with which versions, on what.
 
     Parameters
     ----------
-    name : str
-    columns : sequence of str
-        The names of the keys, and then those of the figures.
-    n_keys : int
+    *columns : str
+    n_keys : int, default=0
+        How many of them tell rows apart. With any, the rows of an earlier run stay, so that a run can be done
+        in parts. With none they are replaced.
+    path : Path, default=None
+        Another place.
     """
 
-    def __init__(self, name, columns, n_keys):
-        self.path, self.n_keys, self.rows = Path(__file__).parent / "results" / f"{name}.csv", n_keys, {}
-        if not self.path.exists():
-            self._write([f"# {' '.join(sys.argv)}; {versions()}", ",".join(columns)])
-        for line in self.path.read_text().splitlines()[2:]:
-            self._keep(line.split(","))
+    def __init__(self, *columns, n_keys=0, path=None):
+        self.path = path or Path(__file__).parent / "results" / f"{Path(sys.argv[0]).stem}.csv"
+        self.n_keys, self.rows = n_keys, {}
+        if n_keys == 0 or not self.path.exists():
+            self.path.write_text(f"# {describe_run()}\n{','.join(columns)}\n")
+        with self.path.open(newline="") as file:
+            for cells in list(csv.reader(file))[2:]:
+                self._keep(cells)
 
-    def __contains__(self, keys):
-        return tuple(map(str, keys)) in self.rows
-
-    def add(self, keys, figures):
-        """Keep the figures of these keys, which are not there yet."""
-        cells = [*map(str, keys), *(f"{figure:.5g}" for figure in figures)]
-        self._write([",".join(cells)])
+    def write(self, *cells):
+        """Numbers are written with six digits."""
+        cells = _as_text(cells)
+        with self.path.open("a", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerow(cells)
         self._keep(cells)
 
+    def __contains__(self, keys):
+        return _as_text(keys) in self.rows
+
     def __getitem__(self, keys):
-        """Figures of some keys."""
-        return self.rows[tuple(map(str, keys))]
+        """Figures of a row."""
+        return self.rows[_as_text(keys)]
 
     def _keep(self, cells):
-        self.rows[tuple(cells[: self.n_keys])] = [float(cell) for cell in cells[self.n_keys :]]
-
-    def _write(self, lines):
-        with self.path.open("a") as file:
-            file.write("".join(f"{line}\n" for line in lines))
+        if self.n_keys:
+            self.rows[tuple(cells[: self.n_keys])] = [float(cell) for cell in cells[self.n_keys :]]
 
 
-def versions():
-    """What a figure was measured with."""
-    packages = [
-        f"{name} {version(name)}" for name in ("numpy", "torch", "scikit-learn", "POT", "sklearn-nsgf")
-    ]
-    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    threads = f"{torch.get_num_threads()} threads of {cpu.group(1) if cpu else platform.processor()}"
-    return f"Python {platform.python_version()}, {', '.join(packages)}, {threads}"
+def _as_text(cells):
+    return tuple(f"{cell:.6g}" if isinstance(cell, float) else str(cell) for cell in cells)
+
+
+def describe_run():
+    """Command, versions, processor and threads."""
+    command = ["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]
+    packages = ("numpy", "torch", "scikit-learn", "POT")
+    versions = {
+        "Python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+        "sklearn-nsgf": sklearn_nsgf.__version__,
+    }
+    parts = [f"{name} {version}" for name, version in versions.items()]
+    return "; ".join([shlex.join(command), *parts, processor(), f"{torch.get_num_threads()} thread(s)"])
+
+
+def processor():
+    """The name of the CPU, as far as the system tells it."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 @functools.cache
@@ -143,6 +168,18 @@ def moons(n, rng):
     arc = np.column_stack([np.cos(angles), np.sin(angles)])
     points = np.where(upper, arc, [1, 0.5] - arc)
     return 3 * (points + 0.2 * rng.standard_normal((n, 2))) - 1
+
+
+def known_maps(X, Y):
+    """Maps that need no network, of the kind X -> answer."""
+    frames = {}
+    for kind in ("shift", "linear"):
+        est = SinkhornFlowTransport(frame=kind, n_flows=1, flow_batch_size=8, max_iter=1, early_stopping=True)
+        frames[kind] = est.set_params(learning_rate=1e-9, n_steps=1).fit(X, Y).transform
+    options = {"output_distribution": "normal", "subsample": None}
+    scores = [QuantileTransformer(n_quantiles=len(each), **options).fit(each) for each in (X, Y)]
+    quantile = lambda new: scores[1].inverse_transform(scores[0].transform(new))  # noqa: E731
+    return {"nothing": lambda new: new, **frames, "quantile": quantile}
 
 
 class Torchcfm:
@@ -192,13 +229,14 @@ class Torchcfm:
         """New points from noise, by Euler steps."""
         return self._follow(self.draw_noise(n_rows, torch.Generator().manual_seed(seed)), n_steps)
 
-    def transform(self, points, n_steps=5):
-        """Points of the source, moved by Euler steps."""
-        return self._follow(self._encode(points, 0), n_steps)
+    def transform(self, points, n_steps=5, t_end=1.0):
+        """Points of the source, moved by Euler steps to a time, at which the mean is as far on its way."""
+        return self._follow(self._encode(points, 0), n_steps, t_end)
 
     @torch.no_grad()
-    def _follow(self, points, n_steps):
-        return odeint(self.network, points, n_steps=n_steps).numpy() * self.scale + self.means[1]
+    def _follow(self, points, n_steps, t_end=1.0):
+        mean = (1 - t_end) * self.means[0] + t_end * self.means[1]
+        return odeint(self.network, points, n_steps=n_steps, t_end=t_end).numpy() * self.scale + mean
 
 
 def draw(rows, n_rows):

@@ -30,7 +30,6 @@ minutes of one thread.
 """
 
 import itertools
-import sys
 import tempfile
 import time
 import warnings
@@ -42,15 +41,13 @@ from unittest.mock import patch
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import torch
-from _harness import eight_gaussians, make_parser, moons, print_row, spread
+from _harness import ResultsFile, eight_gaussians, make_parser, moons, print_row, spread
 from scipy.spatial.distance import cdist
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-import sklearn_nsgf
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport, _nsgf_plus_plus
 from sklearn_nsgf._data import frame
 from sklearn_nsgf._learning import training
@@ -220,17 +217,12 @@ def rows_of(name, factors):
 
 def run(arguments, path, size):
     """Append to the CSV what it lacks."""
-    if not path.exists():
-        versions = f"torch {torch.__version__}, sklearn-nsgf {sklearn_nsgf.__version__}"
-        path.write_text(f"# python {' '.join(sys.argv)}; {versions}\n{','.join(KEY)},error,floor,seconds\n")
-    done = set(pd.read_csv(path, comment="#")[KEY].itertuples(index=False, name=None))
+    results = ResultsFile(*KEY, "error", "floor", "seconds", n_keys=len(KEY), path=path)
     for seed, data, name in itertools.product(range(arguments.seeds), DATA, ESTIMATORS):
         for _, _, options, where in rows_of(name, arguments.factors):
             key = name, as_text(options), data, seed
-            if data in where and key not in done:
-                row = *key, *measure(name, options, data, seed, arguments.data, size)
-                pd.DataFrame([row]).to_csv(path, mode="a", header=False, index=False, float_format="%.6g")
-                done.add(key)
+            if data in where and key not in results:
+                results.write(*key, *measure(name, options, data, seed, arguments.data, size))
 
 
 def report(arguments, table):

@@ -22,8 +22,7 @@ import warnings
 import numpy as np
 import ot
 import pandas as pd
-from _harness import make_parser, print_row, spread
-from sklearn.preprocessing import QuantileTransformer
+from _harness import known_maps, make_parser, print_row, spread
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
 from sklearn_nsgf.metrics import energy_distance
@@ -59,18 +58,6 @@ def read_pairs(data):
     cells = pd.read_csv(data / "single_cell/emt.csv")
     times = [cells[cells["samples"] == t].drop(columns="samples").to_numpy() for t in (0, 3)]
     return {"wines": [np.unique(each, axis=0) for each in wines], "cells": times}
-
-
-def known_maps(X, Y):
-    """Maps that need no network, of the kind X -> answer."""
-    frames = {}
-    for kind in ("shift", "linear"):
-        est = SinkhornFlowTransport(frame=kind, n_flows=1, flow_batch_size=8, max_iter=1, early_stopping=True)
-        frames[kind] = est.set_params(learning_rate=1e-9, n_steps=1).fit(X, Y).transform
-    options = {"output_distribution": "normal", "subsample": None}
-    scores = [QuantileTransformer(n_quantiles=len(each), **options).fit(each) for each in (X, Y)]
-    quantile = lambda new: scores[1].inverse_transform(scores[0].transform(new))  # noqa: E731
-    return {"nothing": lambda new: new, **frames, "quantile": quantile}
 
 
 def best_of_pot(X, Y, new, score):

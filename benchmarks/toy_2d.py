@@ -131,7 +131,7 @@ def measure(results, problem, seed, share, methods):
     samples, sources, test, independent = draw_clouds(problem, seed)
     floor = problem, "floor", seed, 1.0, 0
     if floor not in results:
-        results.add(floor, [*figures_of(independent, test, problem), 0])
+        results.write(*floor, *figures_of(independent, test, problem), 0.0)
     for method in methods:
         keys = [(problem, method, seed, share, n) for n in N_EVALUATIONS]
         if all(key in results for key in keys):
@@ -139,13 +139,13 @@ def measure(results, problem, seed, share, methods):
         seconds = 0 if method in OURS else results[problem, "OT-CFM", seed, 1.0, N_EVALUATIONS[0]][-1]
         move, side, spent = fit(method, samples, seed, share, seconds)
         for key in keys:
-            results.add(key, [*figures_of(move(sources[side], key[-1]), test, problem), spent])
+            results.write(*key, *figures_of(move(sources[side], key[-1]), test, problem), spent)
         print(*key[:4], "done", flush=True)
 
 
 def collected(results, problem, method, share, n_evaluations, place=0):
     """A figure of all seeds that there are."""
-    wanted = [problem, method, str(share), str(n_evaluations)]
+    wanted = [problem, method, f"{share:g}", str(n_evaluations)]
     rows = results.rows.items()
     return np.array([row[place] for (*key, _, part, n), row in rows if [*key, part, n] == wanted])
 
@@ -189,7 +189,7 @@ def main():
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--draw", action="store_true", help="make table and picture of what there is")
     arguments = parser.parse_args()
-    results = Results("toy_2d", COLUMNS, n_keys=5)
+    results = ResultsFile(*COLUMNS, n_keys=5)
     if arguments.draw:
         write_table(results)
         return draw(results)
