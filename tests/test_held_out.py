@@ -18,7 +18,7 @@ class Shift(nn.Module):
         return torch.ones_like(x)
 
 
-def criterion_of(x, y, n_steps=3):
+def criterion_of(x, y, n_steps=(3,)):
     sides = [Side(ArraySampler(rows), float(len(rows))) for rows in (x, y)]
     return HeldOutDistance(
         [Stratum(*sides)], n_steps, "euler", are_seen=False, device=torch.device("cpu"), seed=0
@@ -31,6 +31,20 @@ def test_the_distance_is_that_of_the_metrics():
     criterion = criterion_of(x, y)
     assert criterion(None).value == pytest.approx(energy_distance(x, y), rel=1e-5)
     assert criterion(Shift()).value == pytest.approx(energy_distance(x + 1, y), rel=1e-5)
+
+
+class Faster(nn.Module):
+    def forward(self, t, x):
+        return t[:, None].expand_as(x)
+
+
+def test_each_half_has_its_own_steps():
+    """By Euler's rule one step of length 1/2 at t = 0, and two of 1/4 at t = 1/2 and 3/4."""
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(n, 2)).astype(np.float32) for n in (60, 50))
+    way = 0.5 * 0 + 0.25 * (0.5 + 0.75)
+    distance = criterion_of(x, y, (1, 2))(Faster())
+    assert distance.value == pytest.approx(energy_distance(x + way, y), rel=1e-5)
 
 
 def test_the_standard_error_is_that_of_fresh_samples():
