@@ -13,10 +13,6 @@ file, mean and spread over the seeds; the seconds of a fit; and the optimiser st
 where early stopping kept none: the flow is then the linear map. The results, one value a line, go to
 results/cells.csv.
 
-Half of the way is time 0.5, but for NSGF++: its time 0.5 is where the first phase ends, which has come all
-the way, up to what the second phase corrects. Half of the way is there half of the first phase, time 0.25.
-"NSGF++ line" is the middle of the straight line from a cell to where the whole flow takes it.
-
 Ours have their defaults, and once more ("forced") no early stopping, with a quarter of the default steps and
 minibatches. I-CFM and OT-CFM are torchcfm's with minibatches of 256, in the same standardised units, with the
 same network, optimiser and schedule; each time they get the seconds of our flow matching with exact pairs.
@@ -96,10 +92,7 @@ def learnt(before, after, seed):
             est = prepare(clone(est).set_params(random_state=seed))
             est, seconds = timed_fit(est, before, after)
             details = {"seconds": seconds, "steps": est.model_.n_kept}
-            half = 0.25 if name == "NSGF++" else 0.5
-            yield name + suffix, est.integrate(before, t_end=half, n_steps=N_STEPS), details
-            if name == "NSGF++":
-                yield f"NSGF++ line{suffix}", (before + est.transform(before)) / 2, details
+            yield name + suffix, est.integrate(before, t_end=0.5, n_steps=N_STEPS), details
             if name == "FM exact":
                 peer_seconds = seconds
         for name in PEERS:
