@@ -1,6 +1,7 @@
 """How like MNIST are images from noise: NSGF++ beside flow matching, with one U-Net and one budget of time?
 
-    python benchmarks/mnist.py --data DIR --budget 8 --flows 256 --batch-size 256          # a GPU
+    python benchmarks/mnist.py --data DIR --budget 3.5 --flows 256 --batch-size 256 \
+        --methods NSGF++ OT-CFM                                                            # a GPU
     python benchmarks/mnist.py --data DIR --budget 8 --cifar --width 64                    # the same
     OMP_NUM_THREADS=1 python benchmarks/mnist.py --data DIR --budget 10 --width 16 --no-attention \
         --samples 2000 --evaluations 5 10 20 100 --methods NSGF++ OT-CFM --seeds 3         # one core
