@@ -155,7 +155,7 @@ def draw(est, train):
     samples = np.clip(np.rint(with_evaluations(est, 10).sample(96, random_state=0)), 0, 16).reshape(
         8, 12, 8, 8
     )
-    noise = train.mean(axis=0) + train.std(axis=0) * np.random.default_rng(0).standard_normal((8, 64))
+    noise = np.random.default_rng(0).multivariate_normal(train.mean(axis=0), np.cov(train.T), size=8)
     path = est.integrate(noise, return_path=True)
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     titles = f"96 samples, {est.n_function_evaluations_} evaluations", "from noise, and then straight"

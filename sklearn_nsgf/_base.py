@@ -48,7 +48,7 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
 
     @property
     @abstractmethod
-    def _n_phases(self) -> int:
+    def _n_tasks(self) -> int:
         """Number of tasks that a fit consists of."""
 
     @abstractmethod
@@ -142,7 +142,7 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         return self.transform(X, labels=labels, sample_domain=sample_domain)
 
     def _fit(self, X, y, sample_domain, before: FlowModel | None, *, in_parts: bool):
-        context = self._init_callback_context(max_subtasks=self._n_phases)
+        context = self._init_callback_context(max_subtasks=self._n_tasks)
         if before is not None and self.label_mode != before.space.classes.mode:
             raise ValueError(
                 f"label_mode={self.label_mode!r} was {before.space.classes.mode!r} in the first fit, and "
@@ -269,7 +269,7 @@ class SingleFlowTransport(BaseFlowTransport):
     def _paths(self, space: Space) -> Paths:
         """What the leg is learnt from."""
 
-    _n_phases = 1
+    _n_tasks = 1
 
     def _n_steps(self) -> tuple[int, ...]:
         return (self.n_steps,)

@@ -39,8 +39,9 @@ class NSGFPlusPlus(BaseFlowTransport):
     blur : "auto", float or (float, float), default="auto"
         Resolution of the Sinkhorn flow: the square root of the entropic temperature, as a fraction of the
         target's root mean squared pairwise distance. In a pair, the blur falls from the first value to the
-        second along the flow. A smaller blur follows finer detail and needs more data and time. A larger one
-        gives a smoother map, which is easier to learn.
+        second along the flow; "direct" learns the first half of that, and "sinkhorn" couplings have the
+        second value. A smaller blur follows finer detail and needs more data and time. A larger one gives a
+        smoother map, which is easier to learn.
     n_flow_steps : int, default=5
         Number of steps of the simulated particle flows.
     n_sinkhorn_steps : int, default=2
@@ -48,7 +49,8 @@ class NSGFPlusPlus(BaseFlowTransport):
         "direct", the training takes as many.
     step_size : "harmonic", float or array-like of shape (n_flow_steps,), default="harmonic"
         Steps eta_k of the particle flows, in (0, 1]. "harmonic" is 1 / (T - k): the steps cover equal parts
-        of the way, and the last one ends on the target. A float is the paper's constant step.
+        of the way, and the last one ends on the target. A float is the paper's constant step: flows then go
+        more than half of the way in the first half of the time.
     n_flows : int, default=32
         Number of particle flows in a whole training. They are made as it goes on: one that stops early makes
         fewer. A single one is made if each would take all rows of both samples.
@@ -66,10 +68,11 @@ class NSGFPlusPlus(BaseFlowTransport):
         Number of points in each of the two paired minibatches, capped by the rows there are.
     n_couplings : int, default=256
         Number of paired minibatches in a whole training. They are made as it goes on: one that stops early
-        makes fewer.
+        makes fewer. For "direct" an eighth of them is held at a time, since older ones start where the
+        network was before: with less than about eight, what it learnt from first is not replaced.
     pool_size : int or None, default=None
-        Number of particle flows, and of paired minibatches, held at a time. Further ones replace the oldest.
-        None holds as many as fit in 1 GiB, and of the minibatches of "direct" an eighth at most.
+        Number of particle flows, and of paired minibatches, held at a time at most. Further ones replace the
+        oldest. None holds as many as fit in 1 GiB, of flows and of minibatches.
     solver : {"euler", "midpoint", "heun", "rk4"}, default="euler"
         ODE integrator of both learnt flows.
     network : Module, callable or None, default=None
@@ -288,7 +291,7 @@ class NSGFPlusPlus(BaseFlowTransport):
         self.verbose = verbose
 
     @property
-    def _n_phases(self) -> int:
+    def _n_tasks(self) -> int:
         return 1 if self.transition == "direct" else 3
 
     def _n_steps(self) -> tuple[int, ...]:

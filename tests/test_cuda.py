@@ -302,7 +302,7 @@ def test_no_memory_stays_there():
 
 @pytest.mark.parametrize("backend", ["threading", "loky"])
 def test_jobs_of_the_second_phase_share_the_device(backend, fits):
-    """They move their starts there with the first phase's network."""
+    """They move their starts there with the network that is trained."""
     est = clone(fits["direct"][1]).set_params(n_jobs=None)
     with joblib.parallel_config(backend=backend, n_jobs=2):
         est.fit(SOURCE, TARGET)

@@ -78,8 +78,12 @@ def test_trajectories_are_those_of_integrate(pyplot, flow, clouds):
     assert [text.get_text() for text in display.ax_.get_legend().get_texts()] == ["t = 0", "t = 1"]
 
 
-def test_each_phase_has_half_of_the_time(pyplot, two_phases, clouds):
+@pytest.mark.parametrize("transition", ["direct", "predicted"])
+def test_each_phase_has_half_of_the_time(pyplot, two_phases, clouds, transition):
     X = clouds[0][:3]
+    if transition == "direct":
+        two_phases = NSGFPlusPlus(**TINY, coupling_batch_size=32, n_couplings=4).fit(*clouds)
+        assert list(LossCurveDisplay.from_estimator(two_phases).lines_) == ["NSGFPlusPlus"]
     display = TrajectoryDisplay.from_estimator(two_phases, X)
     np.testing.assert_allclose(display.times, [0, 0.25, *np.linspace(0.5, 1, 9)])
     display = TrajectoryDisplay.from_estimator(two_phases, X, n_steps=1)

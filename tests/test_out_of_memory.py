@@ -171,8 +171,8 @@ def test_batches_of_a_training_are_not_split(est, limits):
     est.set_params(batch_size=255).fit(source, target)
 
 
-def test_a_fit_whose_second_leg_starts_in_smaller_chunks(limits):
-    """A first network moves the starts of the second leg, a chunk at a time."""
+def test_a_fit_whose_second_phase_starts_in_smaller_chunks(limits):
+    """The network moves the starts of the second phase, a chunk at a time."""
     est = NSGFPlusPlus(**SMALL, **FLOWS, **COUPLINGS, network=Drift, n_jobs=1)
     source, target = two_clouds()
     expected = est.fit(source, target).transform(source)

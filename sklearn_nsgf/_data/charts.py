@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -166,12 +165,6 @@ class Charts:
             slope = (1 - t) * source_slope + t * target_slope
             answer[:, column] = target - source + slope * V[:, column] / self.units[k]
         return answer
-
-    def behind(self) -> Charts:
-        """Those of a flow that starts where this one ends."""
-        charts = copy.copy(self)
-        charts.source = self.target
-        return charts
 
     def _scores(self, k: int, U: np.ndarray) -> np.ndarray:
         return (U[..., self.columns[k]] - self.centres[k]) / self.units[k]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 
 from sklearn_nsgf._data.charts import Charts
@@ -146,13 +144,6 @@ class Frame:
             turned = self._turned(V) * self._stretch(t) + self._turned(Z) * (self.at_target - self.at_source)
             answer = self._turned_back(turned) * self.spread + self.drift
             return answer if self.charts is None else self.charts.velocity(self._moved(Z, t), answer, t)
-
-    def behind(self) -> Frame:
-        """The frame of a flow that starts where this one ends."""
-        frame = copy.copy(self)
-        frame.source_mean, frame.at_source = self.target_mean, self.at_target
-        frame.charts = self.charts and self.charts.behind()
-        return frame
 
     def _moved(self, Z: np.ndarray, t: np.ndarray | float) -> np.ndarray:
         """Rows at time t, with scores where there are charts."""

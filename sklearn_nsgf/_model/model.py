@@ -177,7 +177,6 @@ class FlowModel:
             if leg is None or not rows.any():
                 continue
             self._check_forward(leg.time_predictor is None)
-            frame = self.space.frame if k == 0 else self.space.frame.behind()
             classes = [] if codes is None else [codes[rows]]
             leg_times = n_legs * t[rows] - k
             velocity = leg.on(device, Z.dtype)(
@@ -186,15 +185,15 @@ class FlowModel:
                 leg_times.astype(Z.dtype),
                 *classes,
             )
-            V[rows] = n_legs * frame.velocity(Z[rows], velocity, leg_times)
+            V[rows] = n_legs * self.space.frame.velocity(Z[rows], velocity, leg_times)
         return self.space.layout.to_samples(check_finite(V))
 
     def entry_times(self, X: np.ndarray, codes: np.ndarray | None, how: Integration) -> np.ndarray:
         """Time of the second leg, from 0 to 1, at which each point of the source enters it."""
-        ends, _ = self.follow(self.encode(X, 0.0), codes, 0.0, 0.5, how)
-        leg = self.legs[-1]
+        leg, Z = self.legs[-1], self.encode(X, 0.0)
         if leg is None or leg.time_predictor is None:
-            return np.zeros(len(X), dtype=ends.dtype)
+            return np.zeros(len(X), dtype=Z.dtype)
+        ends, _ = self.follow(Z, codes, 0.0, 0.5, how)
         return self._entry_times(leg, ends[-1], resolve_device(how.device))
 
     def draw_codes(self, n_samples: int, rng: np.random.RandomState) -> np.ndarray | None:

@@ -270,9 +270,9 @@ class Couplings:
 
     def _couple(self, seed: np.random.SeedSequence) -> Tensor:
         rng = np.random.default_rng(seed)
-        x = torch.from_numpy(self.source.draw(self.n_sources, rng))
-        y = torch.from_numpy(self.target.draw(self.n_targets, rng))
         with one_thread:
+            x = torch.from_numpy(self.source.draw(self.n_sources, rng))
+            y = torch.from_numpy(self.target.draw(self.n_targets, rng))
             rows, columns = couple(x, y, self.coupling, rng, **self.coupling_options)
         return torch.stack([x[rows], y[columns]], dim=1)
 

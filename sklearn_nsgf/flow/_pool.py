@@ -34,7 +34,8 @@ class TrajectoryPool:
     expected draws. It doubles until it is full: draws that end early leave most blocks unmade, and half of
     all expected draws see every block that there is room for. From then on new blocks take the place of the
     oldest, a few at a time. None is made that no draw could see. Every block has a seed of its own, and the
-    same blocks are always made together: they are the same, bit by bit, however many are asked for at a time.
+    same blocks are always made together: they are the same, bit by bit, however many are asked for at a time,
+    unless their source changes meanwhile.
     If blocks do not differ, one is made. If too many of their problems cannot be solved, draws make no more.
 
     Parameters
@@ -47,7 +48,7 @@ class TrajectoryPool:
     n_held : int, default=None
         Number of blocks held at a time; by default as many as 1 GiB can hold.
     held_share : float, default=1.0
-        Largest part of all blocks that is held at a time by default: less for paths that grow old.
+        Largest part of all blocks that is held at a time: less for paths that grow old.
     n_draws : int, default=0
         Expected number of calls of `sample`; with 0 the first one fills the pool, and no block is replaced.
     dtype : torch.dtype, default=torch.float32
@@ -97,8 +98,7 @@ class TrajectoryPool:
         self.maker, self.n_draws, self.dtype, self.labels = maker, n_draws, dtype, labels
         self.seeds = np.random.SeedSequence(seed).spawn(n_blocks if maker.differs else 1)
         most_held = max(1, _LARGEST_POOL // (math.prod(maker.block_shape) * dtype.itemsize))
-        n_blocks = len(self.seeds)
-        self.n_held = min(n_held or min(most_held, math.ceil(held_share * n_blocks)), n_blocks)
+        self.n_held = min(n_held or most_held, math.ceil(held_share * len(self.seeds)))
         self.n_made = self.n_drawn = 0
         self.is_cut = False
 

@@ -299,3 +299,19 @@ def test_samples_carry_the_class_of_their_path():
     for _ in range(20):
         sample = pool.sample(50, generator)
         assert torch.equal(sample.labels.float(), sample.x_t[:, 0] % 10)
+
+
+@pytest.mark.parametrize(("n_held", "expected"), [(None, 2), (1, 1), (100, 2)])
+def test_a_share_of_the_blocks_is_held(n_held, expected):
+    pool = TrajectoryPool(flows(), n_blocks=13, seed=0, n_held=n_held, held_share=1 / 8, n_draws=20)
+    assert pool.n_held == expected
+    first = pool.sample(4, torch.Generator().manual_seed(0))
+    assert first.x_t.shape == (4, 2)
+    for _ in range(20):
+        pool.sample(4, torch.Generator().manual_seed(0))
+    assert pool.n_made == 13
+
+
+def test_times_end_where_they_are_told_to():
+    batch = build().sample(500, torch.Generator().manual_seed(0), t_end=0.5)
+    assert 0.45 < batch.t.max() <= 0.5
