@@ -2,6 +2,7 @@
 
     python benchmarks/rates.py            # the tables, results/rates.csv and rates.png
     python benchmarks/rates.py --quick    # the same with few sizes and repeats
+    python benchmarks/rates.py --control  # learnt maps where particles follow the limit itself
 
 Everything is in units of the target's root mean squared pairwise distance, and runs on one thread.
 
@@ -23,6 +24,7 @@ import csv
 import functools
 import platform
 import time
+import unittest.mock
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,13 @@ from sklearn.datasets import load_digits
 
 import sklearn_nsgf
 from sklearn_nsgf import SinkhornFlowTransport
-from sklearn_nsgf.flow import sinkhorn_potentials, sinkhorn_velocity, step_sizes, symmetric_potential
+from sklearn_nsgf.flow import (
+    Trajectory,
+    sinkhorn_potentials,
+    sinkhorn_velocity,
+    step_sizes,
+    symmetric_potential,
+)
 
 RESULTS = Path(__file__).parent / "results" / "rates.csv"
 BLURS = (0.05, 0.15, 0.5)
@@ -40,9 +48,11 @@ N_FRESH = 1024
 N_POPULATION = 16384
 N_BOOTSTRAP = 2000
 FEWEST_FITTED = 256
-# Particles of all flows of a fit together, and the blur of the fits.
+# Rows of each sample of the fits, and particles of all flows of a fit together.
 N_LEARNT = 32768
 LEARNT_BLUR = 0.05
+LEARNT_DIMENSIONS = (2, 10, 50)
+LEARNT_ITERATIONS = 2000
 # Solved to this L1 error of the marginals; below it float32 would not do.
 TOL = 1e-4
 QUANTITIES = ("error at particles", "error at fresh", "bias^2 at fresh", "variance at fresh", "affine bias^2")
@@ -92,15 +102,15 @@ class Gaussians:
         D = projection_matrix(self.A, self.B, blur**2) - projection_matrix(self.A, self.A, blur**2)
         return lambda x: self.b - self.a + (x - self.a) @ D
 
-    def flow(self, blur, n_steps):
-        """Where the flow's steps take the source, a function of points."""
-        M, centre, A = np.eye(self.d), self.a, self.A
+    def flow(self, x, blur, n_steps):
+        """Points of the source and where each step of the flow takes them, (n_steps + 1, ..., n, d)."""
+        nodes, centre, A = [x], self.a, self.A
         for eta in step_sizes("harmonic", n_steps):
-            step = np.eye(self.d) + eta * (
-                projection_matrix(A, self.B, blur**2) - projection_matrix(A, A, blur**2)
-            )
-            M, centre, A = step @ M, centre + eta * (self.b - centre), step @ A @ step
-        return lambda x: centre + (x - self.a) @ M.T
+            D = projection_matrix(A, self.B, blur**2) - projection_matrix(A, A, blur**2)
+            nodes.append(nodes[-1] + eta * (self.b - centre + (nodes[-1] - centre) @ D))
+            step = np.eye(self.d) + eta * D
+            centre, A = centre + eta * (self.b - centre), step @ A @ step
+        return np.array(nodes)
 
     def transport(self, x):
         """The optimal transport without blur."""
@@ -296,32 +306,59 @@ def real(table, sizes, n_repeats, n_population):
         compare(table, name, y.shape[1], fitting, n_repeats, draw, limit, fresh, whiten)
 
 
-def learnt(table, sizes, n_seeds, dimensions, n_particles, max_iter, n_steps=5):
-    for d in dimensions:
-        pair, draws, by_repeat = Gaussians(d), [], []
+class Fits:
+    """Fits to one pair of normal samples, and the inner products of their errors at fresh points."""
+
+    def __init__(self, d, n_particles, max_iter, n_steps=5):
+        self.pair, self.n_particles, self.max_iter, self.n_steps = (
+            Gaussians(d),
+            n_particles,
+            max_iter,
+            n_steps,
+        )
         rng = np.random.default_rng(0)
-        X, Y, fresh = (draw(N_LEARNT, rng) for draw in (pair.draw_source, pair.draw_target, pair.draw_source))
-        fresh = fresh[: 4 * N_FRESH]
-        answers = pair.flow(LEARNT_BLUR, n_steps)(fresh), pair.transport(fresh)
-        way = mean_square(answers[1] - fresh)
-        print(f"\nmean-field flow against W2, d = {d}: {mean_square(answers[0] - answers[1]) / way:.2e}")
+        draws = self.pair.draw_source, self.pair.draw_target, self.pair.draw_source
+        self.X, self.Y, fresh = (draw(N_LEARNT, rng) for draw in draws)
+        self.fresh = fresh[: 4 * N_FRESH]
+        self.answers = self.pair.flow(self.fresh, LEARNT_BLUR, n_steps)[-1], self.pair.transport(self.fresh)
+        self.way = mean_square(self.answers[1] - self.fresh)
+        difference = mean_square(self.answers[0] - self.answers[1]) / self.way
+        print(f"\nmean-field flow against W2, d = {d}: {difference:.2e}")
+
+    def grams(self, n, n_seeds):
+        """Against the flow, and against the optimal transport."""
+        errors = []
+        for seed in range(n_seeds):
+            est = SinkhornFlowTransport(
+                blur=LEARNT_BLUR,
+                n_steps=self.n_steps,
+                n_flows=self.n_particles // n,
+                flow_batch_size=n,
+                max_iter=self.max_iter,
+                frame="none",
+                standardize=False,
+                early_stopping=False,
+                random_state=seed,
+            )
+            moved = est.fit(self.X, self.Y).transform(self.fresh)
+            errors.append([(moved - answer).ravel() for answer in self.answers])
+        stacks = (np.array(each) for each in zip(*errors, strict=True))
+        return [stack @ stack.T / (len(self.fresh) * self.way) for stack in stacks]
+
+    def exact_flow(self, x, y, *, n_steps, **options):
+        """In the place of `particle_flow`: the limit, in the estimator's units."""
+        centre, unit = self.X.mean(axis=0), np.sqrt((self.X.var(axis=0) + self.Y.var(axis=0)).mean() / 2)
+        nodes = self.pair.flow(centre + unit * x.double().numpy(), LEARNT_BLUR, n_steps)
+        errors = torch.zeros(n_steps, *x.shape[:-2])
+        return Trajectory(None, torch.tensor((nodes - centre) / unit).float(), None, errors == 0, errors)
+
+
+def learnt(table, sizes, n_seeds, dimensions, n_particles, max_iter):
+    for d in dimensions:
+        fits, rng = Fits(d, n_particles, max_iter), np.random.default_rng(0)
+        draws, by_repeat = [], []
         for n in sizes:
-            errors = []
-            for seed in range(n_seeds):
-                est = SinkhornFlowTransport(
-                    blur=LEARNT_BLUR,
-                    n_steps=n_steps,
-                    n_flows=n_particles // n,
-                    flow_batch_size=n,
-                    max_iter=max_iter,
-                    frame="none",
-                    standardize=False,
-                    early_stopping=False,
-                    random_state=seed,
-                )
-                moved = est.fit(X, Y).transform(fresh)
-                errors.append([(moved - answer).ravel() / np.sqrt(len(fresh) * way) for answer in answers])
-            grams = [np.array(each) @ np.array(each).T for each in zip(*errors, strict=True)]
+            grams = fits.grams(n, n_seeds)
 
             def values(rng=None, grams=grams):
                 to_flow, to_w2 = (moments(gram, rng) for gram in grams)
@@ -330,6 +367,15 @@ def learnt(table, sizes, n_seeds, dimensions, n_particles, max_iter, n_steps=5):
             draws.append([values(), *(values(rng) for _ in range(N_BOOTSTRAP))])
             by_repeat.append(by_name(LEARNT_QUANTITIES[::3], grams))
         table.report(("learnt", d, LEARNT_BLUR), LEARNT_QUANTITIES, sizes, np.array(draws), by_repeat)
+
+
+def control():
+    """What the learnt maps' errors would be without minibatches: those of the network and its training."""
+    for d in LEARNT_DIMENSIONS:
+        fits = Fits(d, N_LEARNT, LEARNT_ITERATIONS)
+        with unittest.mock.patch("sklearn_nsgf.flow._blocks.particle_flow", fits.exact_flow):
+            error, bias, variance = moments(fits.grams(1024, 3)[0])
+        print(f"particles on the limit: error {error:.2e}, bias^2 {bias:.2e}, variance {variance:.2e}")
 
 
 def draw_figure(rows, path):
@@ -366,8 +412,12 @@ def draw_figure(rows, path):
 def main():
     parser = make_parser(__doc__)
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
+    parser.add_argument("--control", action="store_true")
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.control:
+        return control()
+    quick = arguments.quick
     start, table = time.perf_counter(), Table()
     check()
     sizes = (64, 256, 1024, 4096) if quick else (64, 256, 1024, 4096, 16384)
@@ -380,7 +430,7 @@ def main():
     if quick:
         learnt(table, (64, 1024), 2, (2,), n_particles=4096, max_iter=200)
     else:
-        learnt(table, (64, 256, 1024, 4096), 3, (2, 10, 50), n_particles=N_LEARNT, max_iter=2000)
+        learnt(table, sizes[:-1], 3, LEARNT_DIMENSIONS, N_LEARNT, LEARNT_ITERATIONS)
     seconds, path = time.perf_counter() - start, RESULTS.with_stem("rates_quick" if quick else "rates")
     table.save(path, "python benchmarks/rates.py" + " --quick" * quick, seconds)
     draw_figure(table.rows, "rates.png")
