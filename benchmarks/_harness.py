@@ -61,11 +61,15 @@ def with_evaluations(est, n_evaluations):
     return est.set_params(n_steps=n_evaluations)
 
 
+def shortened(est, share):
+    """Let the next fit have a share of the steps, and of the flows and couplings that are made for them."""
+    names = [name for name in ("max_iter", "n_flows", "n_couplings") if hasattr(est, name)]
+    return est.set_params(**{name: max(1, round(share * getattr(est, name))) for name in names})
+
+
 def force_network(est):
-    """Let the next fit keep its network, with a quarter of the steps and of the minibatches."""
-    parameters = est.get_params()
-    counts = [name for name in ("max_iter", "n_flows", "n_couplings") if name in parameters]
-    return est.set_params(early_stopping=False, **{name: parameters[name] // 4 for name in counts})
+    """Let the next fit keep its network, with a quarter of the steps."""
+    return shortened(est.set_params(early_stopping=False), 1 / 4)
 
 
 def spread(values, digits=3):

@@ -41,7 +41,7 @@ from unittest.mock import patch
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from _harness import ResultsFile, eight_gaussians, make_parser, moons, print_row, spread
+from _harness import ResultsFile, eight_gaussians, make_parser, moons, print_row, shortened, spread
 from scipy.spatial.distance import cdist
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -85,9 +85,7 @@ FACTORS = {
         "blur": BLURS,
     },
 }
-# Of these parameters each fit has a part.
-SHORTENED = "max_iter", "n_flows", "n_couplings"
-# The most rows of a sample, and the part.
+# The most rows of a sample, and the part of the steps that each fit has.
 SIZE, QUICK_SIZE = (2000, 1 / 5), (200, 1 / 200)
 RESULTS = Path(__file__).parent / "results" / "ablation.csv"
 KEY = ["estimator", "setting", "data", "seed"]
@@ -187,8 +185,7 @@ def fit(name, options, where, part):
                 stack.enter_context(PATCHES[key][1](value))
             else:
                 est.set_params(**{key: value})
-        whole = {key: value for key, value in est.get_params().items() if key in SHORTENED}
-        est.set_params(**{key: max(1, round(part * value)) for key, value in whole.items()})
+        est = shortened(est, part)
         start = time.process_time()
         est.fit(*read(*where)[0])
         return est, time.process_time() - start

@@ -20,19 +20,16 @@ affine in x: a network learns it, whatever the number of flows. Exponents p of n
 with 95 % intervals of a bootstrap over the repeats.
 """
 
-import csv
 import functools
-import platform
 import time
 import unittest.mock
 from pathlib import Path
 
 import numpy as np
 import torch
-from _harness import eight_gaussians, make_parser, print_row
+from _harness import ResultsFile, eight_gaussians, make_parser, print_row
 from sklearn.datasets import load_digits
 
-import sklearn_nsgf
 from sklearn_nsgf import SinkhornFlowTransport
 from sklearn_nsgf.flow import (
     Trajectory,
@@ -247,15 +244,10 @@ class Table:
         ]
         print_row("exponent", ["", *cells], 21, 12)
 
-    def save(self, path, command, seconds):
-        with path.open("w", newline="") as file:
-            file.write(
-                f"# {command}; sklearn-nsgf {sklearn_nsgf.__version__}, Python {platform.python_version()}, "
-                f"torch {torch.__version__}, numpy {np.__version__}, one thread, {seconds / 60:.0f} minutes\n"
-            )
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["part", "d", "blur", "n", "repeat", "quantity", "value"])
-            writer.writerows(self.rows)
+    def save(self, path):
+        results = ResultsFile("part", "d", "blur", "n", "repeat", "quantity", "value", path=path)
+        for row in self.rows:
+            results.write(*row)
 
 
 def by_name(names, grams):
@@ -432,7 +424,7 @@ def main():
     else:
         learnt(table, sizes[:-1], 3, LEARNT_DIMENSIONS, N_LEARNT, LEARNT_ITERATIONS)
     seconds, path = time.perf_counter() - start, RESULTS.with_stem("rates_quick" if quick else "rates")
-    table.save(path, "python benchmarks/rates.py" + " --quick" * quick, seconds)
+    table.save(path)
     draw_figure(table.rows, "rates.png")
     print(f"\nwrote {path} and rates.png after {seconds / 60:.1f} minutes")
 

@@ -34,6 +34,7 @@ from _harness import (
     eight_gaussians,
     make_parser,
     moons,
+    shortened,
     spread,
     timed_fit,
     with_evaluations,
@@ -47,7 +48,6 @@ from sklearn_nsgf.networks import make_network
 N_TRAIN, N_TEST = 10_000, 5_000
 # That of learning_rate="auto" for a perceptron.
 LEARNING_RATE = 0.005
-SIZES = "max_iter", "n_flows", "n_couplings"
 N_EVALUATIONS = 2, 5, 10, 100
 OURS = {
     "NSGF++": NSGFPlusPlus,
@@ -105,9 +105,7 @@ def draw_clouds(problem, seed):
 def fit(method, samples, seed, share, seconds):
     """A function that moves points in so many evaluations, whose source they come from, and the seconds."""
     if method in OURS:
-        est = OURS[method](random_state=seed)
-        sizes = {name: getattr(est, name) for name in SIZES if hasattr(est, name)}
-        est.set_params(**{name: max(1, round(share * size)) for name, size in sizes.items()})
+        est = shortened(OURS[method](random_state=seed), share)
         est, spent = timed_fit(est, *(each for each in samples if each is not None))
         return lambda points, n: with_evaluations(est, n).transform(points), 0, spent
     options = {"per_feature": True, "seconds": share * seconds, "seed": seed, "learning_rate": LEARNING_RATE}
