@@ -17,13 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from sklearn.preprocessing import QuantileTransformer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 import sklearn_nsgf
 from sklearn_nsgf import NSGFPlusPlus, SinkhornFlowTransport
 from sklearn_nsgf.flow import odeint
-
-N_STEPS_AVERAGED = 250
 
 
 def make_parser(doc, *, seeds=None, data=None):
@@ -190,8 +188,7 @@ class Torchcfm:
     """Flow matching by torchcfm, trained for a number of seconds in the units of our estimators.
 
     Each cloud is centred on its own mean and divided by the root of the mean of both variances. Optimiser,
-    schedule (over the seconds) and clipping are those of our training loop. The averaging has a constant
-    window of 250 iterations; ours is a share of all iterations.
+    schedule (over the seconds), clipping and averaging are those of our training loop.
 
     Parameters
     ----------
@@ -248,10 +245,16 @@ def draw(rows, n_rows):
     return rows[torch.randint(len(rows), (n_rows,))]
 
 
+@torch.no_grad()
+def average_last_tenth(averages, parameters, n_averaged):
+    """Take in the parameters of a step: the average is over about the last tenth of those so far."""
+    torch._foreach_lerp_(averages, parameters, 1 / (1 + 0.1 * float(n_averaged)))
+
+
 def train_for(seconds, network, matcher, draw_source, draw_target, learning_rate, batch_size=256):
     """Train for so many seconds of the CPU; return the averaged network and the iterations made."""
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(1 - 1 / N_STEPS_AVERAGED))
+    average = AveragedModel(network, multi_avg_fn=average_last_tenth)
     network.train()
     n_iter, start = 0, time.process_time()
     while (spent := (time.process_time() - start) / seconds) < 1:

@@ -309,6 +309,7 @@ class NSGFPlusPlus(BaseFlowTransport):
             step_size=self.step_size,
             tol=self.sinkhorn_tol,
             n_jobs=self.n_jobs,
+            t_end=0.5 if self.transition == "direct" else 1.0,
         )
         straight_paths = StraightPaths(
             n_blocks=self.n_couplings,

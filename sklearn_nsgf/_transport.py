@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABCMeta, abstractmethod
 from numbers import Integral
 
+import numpy as np
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, check_scalar
@@ -13,9 +14,13 @@ from sklearn_nsgf._data.check import check_samples, check_target, check_times
 from sklearn_nsgf._frames import library_of
 from sklearn_nsgf._model.model import Integration
 from sklearn_nsgf._sklearn import in_container, output_container
-from sklearn_nsgf.domains import is_target, source_mask
+from sklearn_nsgf.domains import any_array, is_target, source_mask
 from sklearn_nsgf.flow import n_evaluations
 from sklearn_nsgf.metrics import make_transport_scorer
+
+
+# Numbers of an array that are transformed at a time where the answer is written into another one.
+_PART_SIZE = 2**22
 
 
 class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMeta):
@@ -30,7 +35,7 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
     def _n_steps(self) -> tuple[int, ...]:
         """Number of steps of each phase, as the parameters say now."""
 
-    def transform(self, X, *, labels=None, sample_domain=None):
+    def transform(self, X, *, labels=None, sample_domain=None, out=None):
         """Transport points of the source to the target.
 
         After `fit(X)` without a target, the source is noise: the normal distribution with the mean and the
@@ -45,15 +50,21 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         sample_domain : array-like of shape (n_samples,), default=None
             Rows with a value < 0 belong to the target and come back unchanged. Without it, all rows belong to
             the source.
+        out : ndarray of the shape of `X`, default=None
+            Where the answer is written, part by part: with a `numpy.memmap` for `X` and for `out` neither is
+            ever in the memory as a whole. Of floats, or of uint8 for images that come back as such. `X` is
+            then an array, and may be `out` itself. Parts before one that raises are written.
 
         Returns
         -------
         X_transported : ndarray of the shape of `X`
-            float32 if `X` is float32, otherwise float64. uint8 images come back as uint8 if the target's
+            `out` if it is given. float32 if `X` is float32, otherwise float64. uint8 images come back as uint8 if the target's
             images are uint8, otherwise as float32.
         """
         check_is_fitted(self)
         self._check_container()
+        if out is not None:
+            return self._transform_into(out, X, labels, sample_domain)
         space = self.model_.space
         samples = check_samples(self, X, space)
         if sample_domain is None:
@@ -67,6 +78,28 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
                 samples[is_source], codes, 0.0, 1.0, self._integration()
             )
         return self._answer(answer, 1.0, X)
+
+    def _transform_into(self, out, X, labels, sample_domain):
+        """Transform part by part."""
+        if not (isinstance(X, np.ndarray) and isinstance(out, np.ndarray)) or X.shape != out.shape:
+            raise ValueError(
+                f"out needs an array of the shape of the array X: X is {_describe(X)}, and out is "
+                f"{_describe(out)}."
+            )
+        space = self.model_.space
+        if output_container(self) != "default" or space.table.is_needed:
+            raise ValueError("out takes arrays, and these answers are DataFrames: transform part by part.")
+        chosen = slice(None) if sample_domain is None else source_mask(sample_domain, len(X))
+        space.classes.codes_of(labels, len(X), "rows of X", chosen)
+        each_row = {"labels": labels, "sample_domain": sample_domain}
+        each_row = {name: any_array(values) for name, values in each_row.items() if np.ndim(values) == 1}
+        n_rows = max(1, _PART_SIZE // space.layout.n_features)
+        for start in range(0, len(X), n_rows):
+            part = slice(start, start + n_rows)
+            options = {"labels": labels} | {name: values[part] for name, values in each_row.items()}
+            answer = self.transform(X[part], **options)
+            np.copyto(out[part], answer, casting="same_kind")
+        return out
 
     def inverse_transform(self, X, *, labels=None):
         """Transport points of the target back to the source.
@@ -289,3 +322,7 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "model_")
+
+
+def _describe(X) -> str:
+    return f"a {type(X).__name__} of shape {np.shape(X)}"

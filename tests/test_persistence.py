@@ -15,7 +15,7 @@ import pytest
 from clouds import two_clouds
 from sklearn.base import clone
 
-from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport, __version__
+from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport, __version__, _transport
 from sklearn_nsgf._learning import learn
 from sklearn_nsgf._model import reservoir
 from sklearn_nsgf.flow import SinkhornFlows
@@ -370,6 +370,8 @@ print(est.sample(3, random_state=0).shape)
         ("NSGFPlusPlus", "float32", "X, sample_domain=d", {"early_stopping": True}),
         ("NSGFPlusPlus", "float64", "X[: n_rows // 2], X[n_rows // 2 :]", {}),
         ("FlowMatchingTransport", "uint8", "X", {"image_shape": (8, 8, 4), "network": "tiny"}),
+        ("FlowMatchingTransport", "float16", "X[: n_rows // 2], X[n_rows // 2 :]", {"frame": "linear"}),
+        ("SinkhornFlowTransport", "int16", "X", {"frame": "linear"}),
     ],
 )
 def test_data_on_a_disk_is_not_copied(tmp_path, name, dtype, arguments, params):
@@ -406,6 +408,49 @@ def test_data_on_a_disk_is_not_copied(tmp_path, name, dtype, arguments, params):
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "(3, 256)"
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8", "int64", "uint8", "bool"])
+def test_maps_of_any_numbers_are_read_as_arrays_are(tmp_path, dtype):
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 2 if dtype == "bool" else 50, size=(60, 2)).astype(dtype)
+    maps = [np.memmap(tmp_path / name, dtype=dtype, mode="w+", shape=X.shape) for name in "xy"]
+    maps[0][:], maps[1][:] = X, X[::-1] if dtype == "bool" else X + 2
+    mapped, inside = (clone(ESTIMATORS["matching"]).fit(*each) for each in (maps, map(np.array, maps)))
+    np.testing.assert_array_equal(mapped.transform(X), inside.transform(X))
+    assert mapped.sample(3).dtype == np.float64
+    maps[0].flush()
+
+
+def test_a_map_with_nan_is_refused(tmp_path):
+    X = np.memmap(tmp_path / "x", dtype="float16", mode="w+", shape=(20_000, 2))
+    X[-1, 0] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        clone(ESTIMATORS["matching"]).fit(X)
+
+
+def test_transform_writes_into_another_array(tmp_path, monkeypatch):
+    monkeypatch.setattr(_transport, "_PART_SIZE", 24)
+    X = np.random.default_rng(0).normal(size=(50, 2))
+    est = clone(ESTIMATORS["matching"]).fit(X, X + 3)
+    out = np.memmap(tmp_path / "out", dtype=np.float32, mode="w+", shape=X.shape)
+    assert est.transform(X, out=out) is out
+    np.testing.assert_allclose(out, est.transform(X), rtol=1e-6)
+    domain = np.where(np.arange(50) % 3, 1, -1)
+    expected = est.transform(X, sample_domain=domain)
+    assert est.transform(X, sample_domain=domain, out=X) is X
+    np.testing.assert_array_equal(X, expected)
+
+
+@pytest.mark.parametrize(
+    ("out", "error"),
+    [(np.empty((3, 2)), "of the shape"), ([[0.0, 0.0]], "a list"), (np.empty((50, 2), int), "int64")],
+)
+def test_an_array_that_cannot_hold_the_answer_is_refused(out, error):
+    X = np.random.default_rng(0).normal(size=(50, 2))
+    est = clone(ESTIMATORS["matching"]).fit(X, X + 3)
+    with pytest.raises((ValueError, TypeError), match=error):
+        est.transform(X, out=out)
 
 
 ESTIMATORS_BY_NAME = {

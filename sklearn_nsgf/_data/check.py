@@ -19,6 +19,8 @@ from sklearn_nsgf._sklearn import get_feature_names
 from sklearn_nsgf._warn import warn_caller
 from sklearn_nsgf.domains import UNLABELLED, any_array, is_target, source_mask
 
+# Rows of a map of a file that are checked at a time.
+_PART_ROWS = 2**14
 SAMPLE_OPTIONS = {"dtype": [np.float64, np.float32, np.uint8], "allow_nd": True}
 
 
@@ -73,13 +75,13 @@ def check_flow_data(estimator: BaseEstimator, X, y, sample_domain, known: Space 
     mode = estimator.label_mode
     if known is None:
         table = find_table(X, y if is_target(y) else None, estimator.categorical_features)
-        X = _check_numbers(X, "X", table, estimator=estimator, ensure_min_samples=2)
+        X = _check_numbers(X, "X", table, estimator=estimator, ensure_min_samples=2, in_parts=True)
         layout = find_layout(X.shape[1:], estimator.image_shape, estimator.channel_axis)
-        X = _floats_unless_image(X, layout)
     else:
         table, layout = known.table, known.layout
         X = check_samples(estimator, X, known, ensure_min_samples=2)
-    rows = SampleRows(X, layout)
+    dtype = _dtype_in(layout, X.dtype)
+    rows = SampleRows(X, layout, dtype)
     if is_target(y):
         if sample_domain is not None:
             raise ValueError(
@@ -96,9 +98,10 @@ def check_flow_data(estimator: BaseEstimator, X, y, sample_domain, known: Space 
                 f"label_mode={mode!r} needs a class for each row, and y is the target sample here. Use "
                 "stack_domains(X_source, X_target, y_source, y_target) and fit(X, y, sample_domain=...)."
             )
-        y = check_target(y, layout, table, ensure_min_samples=2)
-        samples = Sample(rows, None), Sample(SampleRows(y, layout), None)
-        return FlowData(*samples, (X.dtype, y.dtype), layout, Classes(mode), table)
+        y = _check_target(y, layout, table, ensure_min_samples=2, in_parts=True)
+        target_dtype = _dtype_in(layout, y.dtype)
+        samples = Sample(rows, None), Sample(SampleRows(y, layout, target_dtype), None)
+        return FlowData(*samples, (dtype, target_dtype), layout, Classes(mode), table)
     given = None if y is None else any_array(y)
     labels = check_labels(given, len(X), mode)
     if given is not None and labels is None and layout.sample_shape == (1,):
@@ -111,7 +114,7 @@ def check_flow_data(estimator: BaseEstimator, X, y, sample_domain, known: Space 
                 "label_mode='couple' pairs the classes of a source and a target sample, and here is only "
                 "one: pass both in X, with sample_domain. For generation use label_mode='condition'."
             )
-        return FlowData(None, everything, (float_dtype(X.dtype), X.dtype), layout, classes, table)
+        return FlowData(None, everything, (float_dtype(dtype), dtype), layout, classes, table)
     samples = [everything.take(places) for places in _split_rows(sample_domain, len(X))]
     if labels is not None:
         check_classes_in_both(classes, *(sample.codes for sample in samples))
@@ -120,7 +123,7 @@ def check_flow_data(estimator: BaseEstimator, X, y, sample_domain, known: Space 
                 "All labels in y are -1, which means unlabelled: no row here has a known class. Pass rows "
                 "with labels among them."
             )
-    return FlowData(*samples, (X.dtype, X.dtype), layout, classes, table)
+    return FlowData(*samples, (dtype, dtype), layout, classes, table)
 
 
 def _warn_of_a_target(ignored: np.ndarray) -> None:
@@ -160,13 +163,18 @@ def check_samples(estimator: BaseEstimator, X, space: Space, **options) -> np.nd
             f"X has samples of shape {samples.shape[1:]}, but {type(estimator).__name__} was fitted on "
             f"samples of shape {layout.sample_shape}."
         )
-    return _floats_unless_image(samples, layout)
+    return samples.astype(_dtype_in(layout, samples.dtype), copy=False)
 
 
 def check_target(y, layout: Layout, table: Table, *, ensure_min_samples: int) -> np.ndarray:
     """Check a target sample against the features of X."""
+    y = _check_target(y, layout, table, ensure_min_samples=ensure_min_samples)
+    return y.astype(_dtype_in(layout, y.dtype), copy=False)
+
+
+def _check_target(y, layout: Layout, table: Table, **options) -> np.ndarray:
     names = get_feature_names(y)
-    y = _check_numbers(y, "y (the target)", table, ensure_min_samples=ensure_min_samples)
+    y = _check_numbers(y, "y (the target)", table, **options)
     if y.shape[1:] != layout.sample_shape:
         ours, theirs = (
             f"{shape[0]} features" if len(shape) == 1 else f"samples of shape {shape}"
@@ -182,11 +190,14 @@ def check_target(y, layout: Layout, table: Table, *, ensure_min_samples: int) ->
             f"y (the target) has the columns {list(names)} and X has {list(table.names)}: give both "
             "the same columns in the same order."
         )
-    return _floats_unless_image(y, layout)
+    return y
 
 
-def _check_numbers(X, name: str, table: Table, **options) -> np.ndarray:
-    """`check_array` of codes and numbers, with errors that name the columns."""
+def _check_numbers(X, name: str, table: Table, *, in_parts: bool = False, **options) -> np.ndarray:
+    """`check_array` of codes and numbers, with errors that name the columns.
+
+    With `in_parts` a map of a file stays what it is: its rows become floats when they are read.
+    """
     if isinstance(X, np.ma.MaskedArray):
         raise ValueError(
             f"{name} is a masked array, and masked values would take part: expected complete rows. Pass "
@@ -194,8 +205,13 @@ def _check_numbers(X, name: str, table: Table, **options) -> np.ndarray:
         )
     numbers = table.encode(X, name)
     is_coded = numbers is not X
+    options = {**SAMPLE_OPTIONS, "input_name": name, **options}
     try:
-        numbers = check_array(numbers, input_name=name, **SAMPLE_OPTIONS, **options)
+        if in_parts and isinstance(X, np.memmap) and X.dtype.kind in "biuf" and not table.categories:
+            for start in range(0, len(X), _PART_ROWS):
+                check_array(X[start : start + _PART_ROWS], input_name=name, allow_nd=True, dtype=None)
+            options = {**options, "dtype": None, "ensure_all_finite": False}
+        numbers = check_array(numbers, **options)
     except (TypeError, ValueError) as error:
         columns = _columns_to_blame(numbers, table)
         if not columns:
@@ -228,8 +244,10 @@ def _is_finite(column) -> bool:
         return False
 
 
-def _floats_unless_image(X: np.ndarray, layout: Layout) -> np.ndarray:
-    return X.astype(np.float64) if X.dtype == np.uint8 and layout.picture_shape is None else X
+def _dtype_in(layout: Layout, dtype: np.dtype) -> np.dtype:
+    """What samples are taken as: grey values of images stay, and other integers are numbers."""
+    keeps = dtype == np.float32 or (dtype == np.uint8 and layout.picture_shape is not None)
+    return dtype if keeps else np.dtype(np.float64)
 
 
 def check_times(t, name: str, n_samples: int | None = None) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklearn_nsgf._data.layout import Layout
+from sklearn_nsgf._data.layout import Layout, float_dtype
 
 
 class SampleRows:
@@ -18,14 +18,17 @@ class SampleRows:
     ----------
     X : ndarray of shape (n, *sample_shape)
     layout : Layout
+    dtype : dtype, default=None
+        That of the rows; by default the one that `layout` makes of the array's.
     places : ndarray of int, default=None
         Which samples; None for all.
     encode : callable, default=None
         Applied to the rows.
     """
 
-    def __init__(self, X: np.ndarray, layout: Layout, places=None, encode=None) -> None:
+    def __init__(self, X: np.ndarray, layout: Layout, dtype=None, places=None, encode=None) -> None:
         self.X, self.layout, self.places, self.encode = X, layout, places, encode
+        self.dtype = float_dtype(X.dtype if dtype is None else dtype)
 
     def __len__(self) -> int:
         return len(self.X) if self.places is None else len(self.places)
@@ -36,16 +39,17 @@ class SampleRows:
         return len(self), self.layout.n_features
 
     def __getitem__(self, places) -> np.ndarray:
-        rows = self.layout.to_rows(self.X[places if self.places is None else self.places[places]])
+        samples = self.X[places if self.places is None else self.places[places]]
+        rows = self.layout.to_rows(samples).astype(self.dtype, copy=False)
         return rows if self.encode is None else self.encode(rows)
 
     def take(self, places: np.ndarray) -> SampleRows:
         places = places if self.places is None else self.places[places]
-        return SampleRows(self.X, self.layout, places, self.encode)
+        return SampleRows(self.X, self.layout, self.dtype, places, self.encode)
 
     def encoded(self, encode) -> SampleRows:
         """The same rows in other units."""
-        return SampleRows(self.X, self.layout, self.places, encode)
+        return SampleRows(self.X, self.layout, self.dtype, self.places, encode)
 
 
 class Sample(NamedTuple):

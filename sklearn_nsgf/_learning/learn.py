@@ -106,7 +106,7 @@ def learn_leg(
     interrupted : bool
         Whether Ctrl-C ended it early.
     """
-    pool_seed, validation_seed, network_seed = job.rng.randint(MAX_SEED, size=3).tolist()
+    pool_seed, validation_seed, network_seed, second_seed = job.rng.randint(MAX_SEED, size=4).tolist()
     settings, event_shape = job.settings, job.space.layout.event_shape
     are_seen = job.space.classes.are_seen
     pool = make_pool(paths, job.training, job, pool_seed)
@@ -132,7 +132,7 @@ def learn_leg(
     if second_paths is not None:
         live = NetworkOnRows(network, job.device, np.dtype(np.float32))
         strata = moved_halfway(job.training, live, steps[0][0], steps[1], are_seen=are_seen)
-        source = TwoPhases(pool, make_pool(second_paths, strata, job, pool_seed + 1, held_share=LIVE_SHARE))
+        source = TwoPhases(pool, make_pool(second_paths, strata, job, second_seed, held_share=LIVE_SHARE))
     result = _train(
         network,
         source,
@@ -236,4 +236,5 @@ def make_pool(
         # Half the memory, and finer than the pixels' grey values.
         dtype=torch.float32 if len(job.space.layout.event_shape) == 1 else torch.float16,
         labels=labels,
+        end=paths.end,
     )

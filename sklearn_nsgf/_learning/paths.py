@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_nsgf._learning.strata import Stratum
 from sklearn_nsgf._warn import warn_caller
-from sklearn_nsgf.flow import BlockMaker, Couplings, SinkhornFlows, TrajectoryPool
+from sklearn_nsgf.flow import (
+    BlockMaker,
+    Couplings,
+    SinkhornFlows,
+    TrajectoryPool,
+    blur_schedule,
+    step_sizes,
+)
 
 logger = logging.getLogger("sklearn_nsgf")
 
@@ -24,6 +33,8 @@ class Paths(Protocol):
         Number of minibatches in all.
     blur : float or (float, float)
         In the units of the flow.
+    end : float
+        Time at which the paths end.
     training_task : str
         What callbacks call the training.
     """
@@ -31,6 +42,9 @@ class Paths(Protocol):
     n_blocks: int
     blur: Any
     training_task: str
+
+    @property
+    def end(self) -> float: ...
 
     def n_points(self, strata: list[Stratum]) -> int:
         """Points of each minibatch, of all classes together."""
@@ -46,7 +60,10 @@ class Paths(Protocol):
 
 
 class SinkhornPaths(NamedTuple):
-    """Paths of particles along Sinkhorn flows; see `SinkhornFlowTransport`."""
+    """Paths of particles along Sinkhorn flows; see `SinkhornFlowTransport`.
+
+    Only the steps that begin before `t_end` are simulated.
+    """
 
     n_blocks: int
     batch_size: int
@@ -55,8 +72,18 @@ class SinkhornPaths(NamedTuple):
     step_size: Any
     tol: float
     n_jobs: int | None
+    t_end: float = 1.0
 
     training_task = "training"
+
+    @property
+    def n_simulated(self) -> int:
+        return math.ceil(self.t_end * self.n_steps)
+
+    @property
+    def end(self) -> float:
+        """Time of the whole flow at which the paths end."""
+        return self.n_simulated / self.n_steps
 
     def n_points(self, strata: list[Stratum]) -> int:
         n_rows = [sum(side.sampler.n_rows for side in sides) for sides in _sides(strata)]
@@ -64,6 +91,10 @@ class SinkhornPaths(NamedTuple):
 
     def make_blocks(self, stratum: Stratum, n_points: int, device: torch.device) -> SinkhornFlows:
         source, target = stratum.source.sampler, stratum.target.sampler
+        n_simulated, blur = self.n_simulated, self.blur
+        if np.ndim(blur):
+            blurs = blur_schedule(blur, self.n_steps)[:n_simulated]
+            blur = blurs[0], blurs[-1]
         return SinkhornFlows(
             source,
             target,
@@ -71,9 +102,9 @@ class SinkhornPaths(NamedTuple):
             n_targets=int(min(n_points, target.n_rows)),
             device=device,
             n_jobs=self.n_jobs,
-            blur=self.blur,
-            n_steps=self.n_steps,
-            step_size=self.step_size,
+            blur=blur,
+            n_steps=n_simulated,
+            step_size=step_sizes(self.step_size, self.n_steps)[:n_simulated],
             tol=self.tol,
         )
 
@@ -106,6 +137,7 @@ class StraightPaths(NamedTuple):
     blur: float
     n_jobs: int | None
 
+    end = 1.0
     training_task = "straight flow"
 
     def n_points(self, strata: list[Stratum]) -> int:

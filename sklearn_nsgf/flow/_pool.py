@@ -41,7 +41,7 @@ class TrajectoryPool:
     Parameters
     ----------
     maker : BlockMaker
-        Makes the blocks. The nodes of their paths lie at the times ``k / (n_nodes - 1)``.
+        Makes the blocks. The nodes of their paths lie at equal distances in time, from 0 to `end`.
     n_blocks : int
         Number of blocks in all, if there are as many draws as expected.
     seed : int
@@ -56,6 +56,8 @@ class TrajectoryPool:
         their distance from the origin.
     labels : Tensor of shape (n_paths,), optional
         Index of the class of each path of a block, the same for all blocks.
+    end : float, default=1.0
+        Time at which the paths end.
 
     Attributes
     ----------
@@ -92,10 +94,12 @@ class TrajectoryPool:
         n_draws: int = 0,
         dtype: torch.dtype = torch.float32,
         labels: Tensor | None = None,
+        end: float = 1.0,
     ) -> None:
         if n_blocks < 1 or (n_held is not None and n_held < 1):
             raise ValueError(f"n_blocks={n_blocks}, n_held={n_held}: expected at least one block.")
         self.maker, self.n_draws, self.dtype, self.labels = maker, n_draws, dtype, labels
+        self.end = end
         self.seeds = np.random.SeedSequence(seed).spawn(n_blocks if maker.differs else 1)
         most_held = max(1, _LARGEST_POOL // (math.prod(maker.block_shape) * dtype.itemsize))
         self.n_held = min(n_held or most_held, math.ceil(held_share * len(self.seeds)))
@@ -115,20 +119,21 @@ class TrajectoryPool:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def sample(self, n_samples: int, generator: torch.Generator, *, t_end: float = 1.0) -> PathSample:
+    def sample(self, n_samples: int, generator: torch.Generator, *, t_end: float | None = None) -> PathSample:
         """Draw points at uniform times up to `t_end` on random paths, with the paths' velocities there."""
         self._make_due()
         self.n_drawn += 1
         paths, labels = self.blocks[: self.n_made].flatten(0, 1), self.labels
         n_paths, n_segments = len(paths), paths.shape[1] - 1
         path = torch.randint(n_paths, (n_samples,), generator=generator, device=paths.device)
-        place = t_end * n_segments * torch.rand(n_samples, generator=generator, device=paths.device)
+        n_drawn = n_segments * (1.0 if t_end is None else t_end / self.end)
+        place = n_drawn * torch.rand(n_samples, generator=generator, device=paths.device)
         segment = place.long().clamp(max=n_segments - 1)
         batch = straight_path(
             paths[path, segment].float(),
             paths[path, segment + 1].float(),
-            segment / n_segments,
-            (segment + 1) / n_segments,
+            self.end * segment / n_segments,
+            self.end * (segment + 1) / n_segments,
             place - segment,
         )
         return batch if labels is None else batch._replace(labels=labels[path % len(labels)])
