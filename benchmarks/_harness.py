@@ -23,6 +23,9 @@ import sklearn_nsgf
 from sklearn_nsgf import NSGFPlusPlus, SinkhornFlowTransport
 from sklearn_nsgf.flow import odeint
 
+# Those of hidden_layer_sizes="auto" with at most 64 features.
+FEW_FEATURES_LAYERS = (128, 128, 128)
+
 
 def make_parser(doc, *, seeds=None, data=None):
     """Parser with the first line of `doc`; `data` is "required" or "optional"."""

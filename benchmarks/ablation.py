@@ -16,11 +16,10 @@ of the target: fresh ones in the plane, training rows elsewhere.
 
 Every fit makes a fifth of its `max_iter` (800 steps), `n_flows` and `n_couplings`, so that each flow serves
 as many steps as in a whole training, and never stops early; all else has its default. The values of
-`n_flows` and `n_couplings` are those of a whole training. A value of "blur" multiplies "auto"; in a pair it
-falls from the first to the second. "averaging" and "first_share" are constants of the package; the latter
-is for the predicted transition. "solver" follows one trained flow with a solver and a number of steps:
-"euler 6" makes as many evaluations as "heun 3". "noise" and "rows" put random points and rows into the
-minibatches, in place of Sobol points and rows that are spread.
+`n_flows` and `n_couplings` are those of a whole training. "averaging" and "first_share" are constants of
+the package; the latter is for the predicted transition. "solver" follows one trained flow with a solver and a
+number of steps: "euler 6" makes as many evaluations as "heun 3". "noise" and "rows" put random points and
+rows into the minibatches, in place of Sobol points and rows that are spread.
 
 Printed is, of each factor and value, the error over that of the defaults with the same seed (below 1 is
 better), mean and spread over the seeds, and the CPU seconds of a fit; of the defaults, the error over the
@@ -49,13 +48,12 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport, _nsgf_plus_plus
-from sklearn_nsgf._data import frame
 from sklearn_nsgf._learning import training
 from sklearn_nsgf.flow import ArraySampler, _samplers
 from sklearn_nsgf.metrics import wasserstein_distance
 
 ESTIMATORS = {"NSGF": SinkhornFlowTransport, "OT-CFM": FlowMatchingTransport, "NSGF++": NSGFPlusPlus}
-BLURS = [0.25, 0.5, 1, 2, 4]
+BLURS = [0.01, 0.02, 0.03, 0.06, 0.12]
 # A value is that of a parameter or patch with the factor's name, or several of them.
 FACTORS = {
     "NSGF": {
@@ -63,7 +61,7 @@ FACTORS = {
         "n_steps": [2, 5, 10],
         "step_size": [{"n_steps": 10, "step_size": size} for size in ("harmonic", 0.3, 0.5)],
         "flow_batch_size": [128, 256, 1024, 2048],
-        "blur": [*BLURS, (4, 1)],
+        "blur": [*BLURS, (0.12, 0.03)],
         "n_flows": [4, 16, 32, 128],
         "hidden_layer_sizes": [(64,) * 3, (128,) * 3, (256,) * 3, (512,) * 2],
         "activation": ["ReLU", "SiLU", "GELU"],
@@ -128,10 +126,6 @@ DATA = {
 USUAL, DATA_OF = ["plane", "digits", "cells"], {"noise": ["digits", "clip"], "defaults": list(DATA)}
 
 
-def scale_blur(factor, fraction=frame.blur_fraction):
-    return patch.object(frame, "blur_fraction", lambda *args: np.multiply(factor, fraction(*args)))
-
-
 def random_rows(sampler, n_rows, rng):
     return rng.choice(sampler.n_rows, n_rows, replace=False)
 
@@ -142,7 +136,6 @@ def constant(module, name):
 
 # What is not a parameter: the default, and what another value patches during a fit.
 PATCHES = {
-    "blur": (1, scale_blur),
     "activation": ("ReLU", lambda name: patch.object(nn, "ReLU", getattr(nn, name))),
     "averaging": constant(training, "AVERAGING"),
     "first_share": constant(_nsgf_plus_plus, "FIRST_SHARE"),

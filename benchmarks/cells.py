@@ -31,6 +31,7 @@ import numpy as np
 import ot
 import pandas as pd
 from _harness import (
+    FEW_FEATURES_LAYERS,
     ResultsFile,
     Torchcfm,
     force_network,
@@ -96,7 +97,7 @@ def learnt(before, after, seed):
             if name == "FM exact":
                 peer_seconds = seconds
         for name in PEERS:
-            network = make_network(before.shape[1:], seed=seed)
+            network = make_network(before.shape[1:], hidden_layer_sizes=FEW_FEATURES_LAYERS, seed=seed)
             options = {"per_feature": True, "seconds": peer_seconds, "learning_rate": LEARNING_RATE}
             peer = Torchcfm(name, network, before, after, seed=seed, **options)
             details = {"seconds": peer_seconds, "steps": peer.n_iter_}

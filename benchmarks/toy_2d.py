@@ -29,6 +29,7 @@ import time
 import matplotlib.pyplot as plt
 import numpy as np
 from _harness import (
+    FEW_FEATURES_LAYERS,
     ResultsFile,
     Torchcfm,
     eight_gaussians,
@@ -110,7 +111,12 @@ def fit(method, samples, seed, share, seconds):
         return lambda points, n: with_evaluations(est, n).transform(points), 0, spent
     options = {"per_feature": True, "seconds": share * seconds, "seed": seed, "learning_rate": LEARNING_RATE}
     start = time.process_time()
-    peer = Torchcfm(PEERS[method], make_network((2,), seed=seed), *samples, **options)
+    peer = Torchcfm(
+        PEERS[method],
+        make_network((2,), hidden_layer_sizes=FEW_FEATURES_LAYERS, seed=seed),
+        *samples,
+        **options,
+    )
     return peer.transform, 1, time.process_time() - start
 
 

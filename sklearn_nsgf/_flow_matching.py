@@ -7,7 +7,6 @@ from sklearn_nsgf._data.frame import blur_in_units
 from sklearn_nsgf._data.space import Space
 from sklearn_nsgf._learning.paths import StraightPaths
 from sklearn_nsgf._parameters import COUNT, COUPLING, POSITIVE, SHARED
-from sklearn_nsgf._sklearn import StrOptions
 
 
 class FlowMatchingTransport(SingleFlowTransport):
@@ -33,7 +32,7 @@ class FlowMatchingTransport(SingleFlowTransport):
     pool_size : int or None, default=None
         Number of paired minibatches held at a time. Further ones replace the oldest. None holds as many as
         fit in 1 GiB.
-    blur : "auto", float, default="auto"
+    blur : float, default=0.03
         For `coupling="sinkhorn"`: the square root of the entropic temperature, as a fraction of the target's
         root mean squared pairwise distance. "auto" depends on the number of features.
     n_steps : int, default=10
@@ -46,8 +45,9 @@ class FlowMatchingTransport(SingleFlowTransport):
         `label_mode="condition"`, the number of classes. It is called as ``network(t, x)``, or ``network(t, x,
         y)`` with class indices. None is a multi-layer perceptron for vectors and a
         `sklearn_nsgf.networks.UNet` for images.
-    hidden_layer_sizes : sequence of int, default=(256, 256, 256)
-        Layer widths of the multi-layer perceptron. Ignored if `network` is given, and for images.
+    hidden_layer_sizes : "auto" or sequence of int, default="auto"
+        Layer widths of the multi-layer perceptron. "auto" is three layers, of 128 for at most 64 features and
+        of 256 for more. Ignored if `network` is given, and for images.
     learning_rate : "auto" or float, default="auto"
         Peak rate of Adam's schedule, a short warm-up followed by a cosine decay to zero. "auto" is 0.005 for
         the perceptron and 0.001 for other networks.
@@ -169,7 +169,7 @@ class FlowMatchingTransport(SingleFlowTransport):
         **SHARED,
         **COUPLING,
         "n_steps": [COUNT],
-        "blur": [StrOptions({"auto"}), POSITIVE],
+        "blur": [POSITIVE],
     }
 
     def __init__(
@@ -179,11 +179,11 @@ class FlowMatchingTransport(SingleFlowTransport):
         coupling_batch_size=512,
         n_couplings=512,
         pool_size=None,
-        blur="auto",
+        blur=0.03,
         n_steps=10,
         solver="euler",
         network=None,
-        hidden_layer_sizes=(256, 256, 256),
+        hidden_layer_sizes="auto",
         learning_rate="auto",
         batch_size=256,
         max_iter=4000,

@@ -36,7 +36,7 @@ class NSGFPlusPlus(BaseFlowTransport):
         reaches in the first half, as it learns. "predicted" is the method of [1]_ (Algorithms 3 and 4): the
         whole Sinkhorn flow by one network, a straight flow between randomly paired source and target points
         by another, and a third that predicts at which time each result of the first enters the second.
-    blur : "auto", float or (float, float), default="auto"
+    blur : float or (float, float), default=0.03
         Resolution of the Sinkhorn flow: the square root of the entropic temperature, as a fraction of the
         target's root mean squared pairwise distance. In a pair, the blur falls from the first value to the
         second along the flow; "direct" learns the first half of that, and "sinkhorn" couplings have the
@@ -81,8 +81,9 @@ class NSGFPlusPlus(BaseFlowTransport):
         `label_mode="condition"`, the number of classes. It is called as ``network(t, x)``, or ``network(t, x,
         y)`` with class indices. None is a multi-layer perceptron for vectors and a
         `sklearn_nsgf.networks.UNet` for images.
-    hidden_layer_sizes : sequence of int, default=(256, 256, 256)
-        Layer widths of the multi-layer perceptron. Ignored if `network` is given, and for images.
+    hidden_layer_sizes : "auto" or sequence of int, default="auto"
+        Layer widths of the multi-layer perceptron. "auto" is three layers, of 128 for at most 64 features and
+        of 256 for more. Ignored if `network` is given, and for images.
     learning_rate : "auto" or float, default="auto"
         Peak rate of Adam's schedule, a short warm-up followed by a cosine decay to zero. "auto" is 0.005 for
         the perceptron and 0.001 for other networks.
@@ -221,7 +222,7 @@ class NSGFPlusPlus(BaseFlowTransport):
         self,
         *,
         transition="direct",
-        blur="auto",
+        blur=0.03,
         n_flow_steps=5,
         n_sinkhorn_steps=2,
         step_size="harmonic",
@@ -235,7 +236,7 @@ class NSGFPlusPlus(BaseFlowTransport):
         pool_size=None,
         solver="euler",
         network=None,
-        hidden_layer_sizes=(256, 256, 256),
+        hidden_layer_sizes="auto",
         learning_rate="auto",
         batch_size=256,
         max_iter=4000,
@@ -349,7 +350,7 @@ class NSGFPlusPlus(BaseFlowTransport):
     @property
     def straight_flow_(self) -> FlowMatchingTransport | None:
         """The second phase of "predicted" as an estimator, with the parameters as they are now."""
-        blur = self.blur if isinstance(self.blur, str) else float(np.ravel(self.blur)[-1])
+        blur = float(np.ravel(self.blur)[-1])
         return _as_estimator(
             FlowMatchingTransport,
             self,
@@ -442,7 +443,7 @@ def _learn_straight(
     est: NSGFPlusPlus, paths: StraightPaths, network: dict, job: FitJob, before: Leg | None, model_with
 ) -> tuple[Leg | None, bool]:
     """Learn the straight flow, and the time at which points enter it."""
-    sizes, predictor = tuple(est.hidden_layer_sizes), None
+    sizes, predictor = network["hidden_layer_sizes"], None
     if before is not None:
         sizes, predictor = before.predictor_sizes, before.time_predictor
     predictor, interrupted = learn_times(paths, sizes, job, predictor)

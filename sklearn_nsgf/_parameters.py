@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from numbers import Integral, Real
 
 from torch import nn
@@ -16,13 +17,17 @@ from sklearn_nsgf.flow._ode import SOLVERS
 # Learning rates of the perceptron and of other networks.
 PERCEPTRON_RATE, RATE = 0.005, 0.001
 
+# Widths of the perceptron with few features and with more. Measured with 2, 10, 30 and 64: there the narrow
+# one is as good or better, and a fit takes two thirds of the time.
+NARROW, WIDE, FEW_FEATURES, N_LAYERS = 128, 256, 64, 3
+
 COUNT = Interval(Integral, 1, None, closed="left")
 POSITIVE = Interval(Real, 0, None, closed="neither")
 
 SHARED = {
     "solver": [StrOptions(set(SOLVERS))],
     "network": [None, nn.Module, callable],
-    "hidden_layer_sizes": ["array-like"],
+    "hidden_layer_sizes": [StrOptions({"auto"}), "array-like"],
     "learning_rate": [StrOptions({"auto"}), POSITIVE],
     "batch_size": [COUNT],
     "max_iter": [COUNT],
@@ -44,7 +49,7 @@ SHARED = {
     "verbose": ["verbose"],
 }
 SINKHORN = {
-    "blur": [StrOptions({"auto"}), POSITIVE, "array-like"],
+    "blur": [POSITIVE, "array-like"],
     "step_size": [StrOptions({"harmonic"}), Interval(Real, 0, 1, closed="right"), "array-like"],
     "n_flows": [COUNT],
     "flow_batch_size": [Interval(Integral, 2, None, closed="left")],
@@ -75,10 +80,13 @@ def training_settings(estimator, event_shape: tuple[int, ...]) -> Settings:
 
 def architecture(estimator, event_shape: tuple[int, ...], n_classes: int) -> dict:
     """Arguments of `make_network` for the velocity networks of an estimator."""
+    sizes = estimator.hidden_layer_sizes
+    if isinstance(sizes, str):
+        sizes = N_LAYERS * [NARROW if math.prod(event_shape) <= FEW_FEATURES else WIDE]
     return {
         "event_shape": event_shape,
         # A module that is changed later must not change what a fit was made with.
         "network": copy.deepcopy(estimator.network),
-        "hidden_layer_sizes": tuple(estimator.hidden_layer_sizes),
+        "hidden_layer_sizes": tuple(sizes),
         "n_classes": n_classes,
     }

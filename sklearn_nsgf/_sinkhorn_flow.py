@@ -22,7 +22,7 @@ class SinkhornFlowTransport(SingleFlowTransport):
 
     Parameters
     ----------
-    blur : "auto", float or (float, float), default="auto"
+    blur : float or (float, float), default=0.03
         Resolution of the Sinkhorn flow: the square root of the entropic temperature, as a fraction of the
         target's root mean squared pairwise distance. In a pair, the blur falls from the first value to the
         second along the flow. A smaller blur follows finer detail and needs more data and time. A larger one
@@ -50,8 +50,9 @@ class SinkhornFlowTransport(SingleFlowTransport):
         `label_mode="condition"`, the number of classes. It is called as ``network(t, x)``, or ``network(t, x,
         y)`` with class indices. None is a multi-layer perceptron for vectors and a
         `sklearn_nsgf.networks.UNet` for images.
-    hidden_layer_sizes : sequence of int, default=(256, 256, 256)
-        Layer widths of the multi-layer perceptron. Ignored if `network` is given, and for images.
+    hidden_layer_sizes : "auto" or sequence of int, default="auto"
+        Layer widths of the multi-layer perceptron. "auto" is three layers, of 128 for at most 64 features and
+        of 256 for more. Ignored if `network` is given, and for images.
     learning_rate : "auto" or float, default="auto"
         Peak rate of Adam's schedule, a short warm-up followed by a cosine decay to zero. "auto" is 0.005 for
         the perceptron and 0.001 for other networks.
@@ -184,7 +185,7 @@ class SinkhornFlowTransport(SingleFlowTransport):
     def __init__(
         self,
         *,
-        blur="auto",
+        blur=0.03,
         n_steps=5,
         step_size="harmonic",
         n_flows=32,
@@ -193,7 +194,7 @@ class SinkhornFlowTransport(SingleFlowTransport):
         sinkhorn_tol=0.002,
         solver="euler",
         network=None,
-        hidden_layer_sizes=(256, 256, 256),
+        hidden_layer_sizes="auto",
         learning_rate="auto",
         batch_size=256,
         max_iter=4000,

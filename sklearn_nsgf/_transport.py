@@ -18,7 +18,6 @@ from sklearn_nsgf.domains import any_array, is_target, source_mask
 from sklearn_nsgf.flow import n_evaluations
 from sklearn_nsgf.metrics import make_transport_scorer
 
-
 # Numbers of an array that are transformed at a time where the answer is written into another one.
 _PART_SIZE = 2**22
 
@@ -58,8 +57,8 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         Returns
         -------
         X_transported : ndarray of the shape of `X`
-            `out` if it is given. float32 if `X` is float32, otherwise float64. uint8 images come back as uint8 if the target's
-            images are uint8, otherwise as float32.
+            `out` if it is given. float32 if `X` is float32, otherwise float64. uint8 images come back as
+            uint8 if the target's images are uint8, otherwise as float32.
         """
         check_is_fitted(self)
         self._check_container()

@@ -193,20 +193,10 @@ def blur_in_units(blur, frame: Frame):
 
     Parameters
     ----------
-    blur : "auto", float or (float, float)
+    blur : float or (float, float)
         As a fraction of the target's RMS pairwise distance.
     frame : Frame
     """
-    resolved = np.asarray(blur_fraction(blur, frame)) * (frame.target_rms_distance or 1.0)
-    return float(resolved) if resolved.ndim == 0 else tuple(map(float, resolved))
-
-
-def blur_fraction(blur, frame: Frame):
-    """Blur as a fraction of the target's RMS pairwise distance.
-
-    "auto" is what measurements on data of 2, 3, 11 and 64 features gave.
-    """
-    if isinstance(blur, str):
-        return min(0.025 * (frame.n_features / 2) ** 0.4, 0.15)
     blur_schedule(blur, 2)
-    return np.asarray(blur, dtype=float)
+    resolved = np.asarray(blur, dtype=float) * (frame.target_rms_distance or 1.0)
+    return float(resolved) if resolved.ndim == 0 else tuple(map(float, resolved))
