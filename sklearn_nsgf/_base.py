@@ -13,13 +13,14 @@ from sklearn_nsgf._data.outliers import warn_of_outliers
 from sklearn_nsgf._data.space import Space
 from sklearn_nsgf._learning.learn import MAX_SEED, FitJob, learn_leg
 from sklearn_nsgf._learning.paths import Paths
+from sklearn_nsgf._learning.processes import processes
 from sklearn_nsgf._learning.strata import Stratum, in_frame, make_strata, split_places, with_kept_rows
 from sklearn_nsgf._learning.tasks import FitTasks, callback_data
 from sklearn_nsgf._model.leg import Leg
 from sklearn_nsgf._model.model import FlowModel
 from sklearn_nsgf._model.reservoir import count_rows, keep_rows
 from sklearn_nsgf._parameters import architecture, training_settings
-from sklearn_nsgf._sklearn import CallbackSupportMixin, fit_context, with_callbacks
+from sklearn_nsgf._sklearn import CallbackSupportMixin, Silence, fit_context, with_callbacks
 from sklearn_nsgf._torch import memory_advice, resolve_device
 from sklearn_nsgf._transport import FlowTransportMixin
 from sklearn_nsgf._warn import warn_caller
@@ -67,8 +68,8 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         ----------
         X : array-like of shape (n_source, n_features) or images
             Source sample. If `y` holds no target sample, `X` is the target; with `sample_domain` it holds
-            both. Images have the shape (n, H, W), (n, H, W, C) or (n, C, H, W). A `numpy.memmap` of float32
-            or float64, or uint8 for images, is read in parts and never copied as a whole.
+            both. Images have the shape (n, H, W), (n, H, W, C) or (n, C, H, W). A `numpy.memmap` of floats,
+            integers or booleans is read in parts and never copied as a whole.
         y : array-like of shape (n_target, n_features) or (n_samples,), default=None
             Target sample, with any number of rows, not paired with those of `X`. Without it, and without
             `sample_domain`, `X` is the target and the source is a normal distribution with the mean and the
@@ -142,16 +143,19 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         return self.transform(X, labels=labels, sample_domain=sample_domain)
 
     def _fit(self, X, y, sample_domain, before: FlowModel | None, *, in_parts: bool):
-        context = self._init_callback_context(max_subtasks=self._n_tasks)
+        team = processes()
+        context = self._init_callback_context(max_subtasks=self._n_tasks) if team.is_first else Silence()
         if before is not None and self.label_mode != before.space.classes.mode:
             raise ValueError(
                 f"label_mode={self.label_mode!r} was {before.space.classes.mode!r} in the first fit, and "
                 "this one continues from there. Set it back, or fit afresh."
             )
         data = check_flow_data(self, X, y, sample_domain, before and before.space)
+        team.check_equal([data.target, data.source])
         device, rng = resolve_device(self.device), check_random_state(self.random_state)
+        rng.set_state(team.ask_first(rng.get_state)())
         if before is None:
-            space = self._new_space(data)
+            space = team.ask_first(self._new_space)(data)
         else:
             if (data.source is None) != (before.source is None):
                 raise ValueError("The fits before and this one must both have a source, or none.")

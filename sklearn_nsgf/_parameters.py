@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from torch import nn
 
 from sklearn_nsgf._data.frame import KINDS
+from sklearn_nsgf._learning.processes import processes
 from sklearn_nsgf._learning.training import Settings
 from sklearn_nsgf._sklearn import Interval, StrOptions
 from sklearn_nsgf.flow._coupling import COUPLINGS
@@ -74,7 +75,7 @@ def training_settings(estimator, event_shape: tuple[int, ...]) -> Settings:
         n_iter_no_change=estimator.n_iter_no_change,
         compile=estimator.compile,
         pool_size=estimator.pool_size,
-        verbose=bool(estimator.verbose),
+        verbose=bool(estimator.verbose) and processes().is_first,
     )
 
 

@@ -6,25 +6,27 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils._set_output import _get_output_config, _wrap_data_with_container
 from sklearn.utils.validation import _check_method_params, _get_feature_names
 
+
+class Silence:
+    """Stands for the context of a task where nobody listens."""
+
+    def subcontext(self, **options):
+        return self
+
+    def call_on_fit_task_begin(self, **arguments):
+        return self
+
+    def call_on_fit_task_end(self, **arguments):
+        return False
+
+
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
 except ImportError:  # before scikit-learn 1.9
 
-    class _Silence:
-        """Stands for the context of a task where nobody listens."""
-
-        def subcontext(self, **options):
-            return self
-
-        def call_on_fit_task_begin(self, **arguments):
-            return self
-
-        def call_on_fit_task_end(self, **arguments):
-            return False
-
     class CallbackSupportMixin:
         def _init_callback_context(self, **options):
-            return _Silence()
+            return Silence()
 
     def with_callbacks(method):
         return method
@@ -33,6 +35,7 @@ except ImportError:  # before scikit-learn 1.9
 __all__ = [
     "CallbackSupportMixin",
     "Interval",
+    "Silence",
     "StrOptions",
     "check_method_params",
     "fit_context",

@@ -15,6 +15,7 @@ from torch import nn
 from sklearn_nsgf._data.space import Space
 from sklearn_nsgf._learning.held_out import HeldOutDistance
 from sklearn_nsgf._learning.paths import Paths
+from sklearn_nsgf._learning.processes import processes
 from sklearn_nsgf._learning.strata import Stratum, allot
 from sklearn_nsgf._learning.tasks import FitTasks
 from sklearn_nsgf._learning.training import (
@@ -195,7 +196,8 @@ def _train(
     """Train a network on a pool, as a phase of the fit."""
     settings = job.settings
     pool_seed, network_seed = seeds
-    generator = make_generator(pool_seed, job.device)
+    # Each process draws its own points.
+    generator = make_generator(pool_seed + processes().rank, job.device)
     n_steps = math.ceil(settings.max_iter / evaluation_interval(settings.max_iter))
     with job.tasks.phase(task, "evaluation", n_steps) as end_step:
         return train_network(
@@ -237,4 +239,5 @@ def make_pool(
         dtype=torch.float32 if len(job.space.layout.event_shape) == 1 else torch.float16,
         labels=labels,
         end=paths.end,
+        part=processes(),
     )

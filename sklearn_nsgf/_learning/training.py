@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from sklearn_nsgf._learning.held_out import Distance
+from sklearn_nsgf._learning.processes import processes
 from sklearn_nsgf._model.leg import Curves
 from sklearn_nsgf._torch import RandomStream, one_thread
 from sklearn_nsgf.flow import PathSample
@@ -164,15 +165,18 @@ def train_network(
     """
     # Lists, since to collect the parameters of a module takes as long as to clip them.
     parameters: list[Tensor] = list(network.parameters())
+    team = processes()
+    n_points = team.share(batch_size)
+    trained = team.wrap(network)
     optimizer = _Adam(parameters)
     rate = _warm_up_then_cosine(max_iter, constant_rate)
     average = _MovingAverage(network, max_iter)
-    stopping = (
-        None if criterion is None else _EarlyStopping(criterion, network, n_iter_no_change, beats_network)
-    )
+    stopping = None
+    if criterion is not None:
+        stopping = _EarlyStopping(team.ask_first(criterion), network, n_iter_no_change, beats_network)
     threads = one_thread if _is_quick(parameters, batch_size) else nullcontext()
     # The compiled function stands for the module that it calls.
-    trained = cast(nn.Module, torch.compile(network)) if compile else network
+    trained = cast(nn.Module, torch.compile(trained)) if compile else trained
     interval = evaluation_interval(max_iter)
     # A step and its loss are one entry: Ctrl-C can come between any two lines.
     records: list[tuple[int, float]] = []
@@ -182,13 +186,14 @@ def train_network(
         for n_iter in range(1, max_iter + 1):
             # As it will be used: the batch may come from where the network takes points.
             network.eval()
-            batch = draw(batch_size)
+            batch = draw(n_points)
             network.train()
             with threads:
                 optimizer.zero_grad()
                 with stream.turn() if n_iter == 1 or stream.is_used else nullcontext():
                     batch_loss = loss(trained, batch)
-                    batch_loss.backward()
+                    # Of the mean over all processes each point is an equal part.
+                    (batch_loss * (n_points * team.size / batch_size)).backward()
                 nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT_NORM)
                 optimizer.step(learning_rate * rate(n_iter - 1))
                 average.update()
@@ -203,7 +208,7 @@ def train_network(
                 records.append((n_iter, _finite_mean(losses, n_iter)))
                 losses = []
                 logger.debug("iteration %d of %d: loss %.3g", n_iter, max_iter, records[-1][1])
-                if (report is not None and report(average.network, last)) or last:
+                if (report is not None and team.ask_first(report)(average.network, last)) or last:
                     break
     except KeyboardInterrupt:
         if n_done == 0:
@@ -211,6 +216,7 @@ def train_network(
         interrupted = True
         if losses and (not records or records[-1][0] < n_done):
             records.append((n_done, _finite_mean(losses, n_done)))
+    team.copy_first(average.network)
     n_kept, looks = n_done, []
     if stopping is not None:
         n_kept, looks = stopping.restore_best(average.network), stopping.looks
@@ -238,7 +244,7 @@ def evaluation_interval(max_iter: int) -> int:
 
 
 def _finite_mean(losses: list[Tensor], n_iter: int) -> float:
-    mean = torch.stack(losses).mean().item()
+    mean = processes().mean(torch.stack(losses).mean()).item()
     if not math.isfinite(mean):
         raise FloatingPointError(
             f"The training loss is not finite after {n_iter} iterations. Lower learning_rate, or "

@@ -58,6 +58,8 @@ class TrajectoryPool:
         Index of the class of each path of a block, the same for all blocks.
     end : float, default=1.0
         Time at which the paths end.
+    part : (int, int), default=(0, 1)
+        With (k, n) the pool has every n-th of the blocks, from the k-th on: a share for each of n processes.
 
     Attributes
     ----------
@@ -95,12 +97,15 @@ class TrajectoryPool:
         dtype: torch.dtype = torch.float32,
         labels: Tensor | None = None,
         end: float = 1.0,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         if n_blocks < 1 or (n_held is not None and n_held < 1):
             raise ValueError(f"n_blocks={n_blocks}, n_held={n_held}: expected at least one block.")
         self.maker, self.n_draws, self.dtype, self.labels = maker, n_draws, dtype, labels
         self.end = end
-        self.seeds = np.random.SeedSequence(seed).spawn(n_blocks if maker.differs else 1)
+        seeds = np.random.SeedSequence(seed).spawn(n_blocks if maker.differs else 1)
+        # At least one: with more processes than blocks some share theirs.
+        self.seeds = seeds[part[0] % len(seeds) :: part[1]]
         most_held = max(1, _LARGEST_POOL // (math.prod(maker.block_shape) * dtype.itemsize))
         self.n_held = min(n_held or most_held, math.ceil(held_share * len(self.seeds)))
         self.n_made = self.n_drawn = 0
