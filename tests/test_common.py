@@ -2,11 +2,14 @@
 
 import inspect
 import re
+import subprocess
+import sys
 
 import pytest
+import torch
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
+from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport, __version__
 from sklearn_nsgf._data.frame import KINDS
 from sklearn_nsgf.networks import MLP
 
@@ -105,3 +108,12 @@ def test_shared_parameters_are_described_alike():
     assert len(shared) > 12
     for name in shared:
         assert len({each[name] for each in documented}) == 1, name
+
+
+def test_the_package_describes_itself_for_bug_reports():
+    command = [sys.executable, "-m", "sklearn_nsgf"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    lines = dict(map(str.strip, line.split(":", 1)) for line in run.stdout.splitlines())
+    assert lines["sklearn-nsgf"] == __version__
+    assert lines["torch"] == torch.__version__
+    assert int(lines["torch threads"]) >= 1

@@ -45,7 +45,7 @@ LAYERS = [
     ["_base"],
     ["_sinkhorn_flow", "_flow_matching"],
     ["_nsgf_plus_plus", "inspection"],
-    [""],
+    ["", "__main__"],
 ]
 LEVELS = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 
