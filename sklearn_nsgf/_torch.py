@@ -142,6 +142,12 @@ class RandomStream:
         """That of the CPU, and those of the GPUs as soon as the process uses one."""
         return torch.default_generator, *torch.cuda.default_generators
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"states": self.states, "is_used": self.is_used}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.states, self.is_used = state["states"], state["is_used"]
+
     @contextmanager
     def turn(self) -> Iterator[None]:
         with _rng_lock:
