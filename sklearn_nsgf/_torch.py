@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ContextDecorator, contextmanager
@@ -262,3 +264,7 @@ class _FullPrecision(_Setting):
 
 
 one_thread, full_precision = _OneThread(), _FullPrecision()
+
+# The threads of torch are not there after a fork, and the new process would wait for them forever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
