@@ -92,11 +92,14 @@ class StackedBlocks:
         self.block_shape = (self.n_paths, *makers[0].block_shape[1:])
         self.n_at_once = max(maker.n_at_once for maker in makers)
         self.differs = any(maker.differs for maker in makers)
-        self.device = makers[0].device
 
     @property
     def n_failed(self) -> int:
         return sum(maker.n_failed for maker in self.makers)
+
+    @property
+    def device(self) -> torch.device:
+        return self.makers[0].device
 
     def __call__(self, seeds: Seeds) -> Tensor:
         if len(self.makers) == 1:
