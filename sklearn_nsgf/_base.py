@@ -11,6 +11,7 @@ from sklearn_nsgf._data.check import FlowData, check_flow_data
 from sklearn_nsgf._data.choice import find_frame
 from sklearn_nsgf._data.outliers import warn_of_outliers
 from sklearn_nsgf._data.space import Space
+from sklearn_nsgf._learning.checkpoint import Checkpoint, describe_fit
 from sklearn_nsgf._learning.learn import MAX_SEED, FitJob, learn_leg
 from sklearn_nsgf._learning.paths import Paths
 from sklearn_nsgf._learning.processes import processes
@@ -85,7 +86,7 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
             The fitted estimator. Ctrl-C (KeyboardInterrupt) during training stops early, warns and keeps what
             was learnt; with `warm_start` the next `fit` continues from there. Before the first training step
             there is nothing to keep, and KeyboardInterrupt is raised. A fit that raises leaves the estimator
-            as it was.
+            as it was. Both leave the file of `checkpoint`, from which the same fit goes on.
         """
         before = self.model_ if self.warm_start and self.__sklearn_is_fitted__() else None
         return self._fit(X, y, sample_domain, before, in_parts=False)
@@ -152,7 +153,17 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
             )
         data = check_flow_data(self, X, y, sample_domain, before and before.space)
         team.check_equal([data.target, data.source])
-        device, rng = resolve_device(self.device), check_random_state(self.random_state)
+        device, random_state, checkpoint = resolve_device(self.device), self.random_state, None
+        if self.checkpoint is not None:
+            if team.size > 1:
+                raise ValueError(
+                    f"checkpoint={str(self.checkpoint)!r} keeps the fit of one process, and {team.size} "
+                    "train together here: leave checkpoint=None."
+                )
+            description = describe_fit(self, data, before, device, in_parts=in_parts)
+            checkpoint = Checkpoint(self.checkpoint, description, random_state)
+            random_state = checkpoint.seed
+        rng = check_random_state(random_state)
         rng.set_state(team.ask_first(rng.get_state)())
         if before is None:
             space = team.ask_first(self._new_space)(data)
@@ -175,13 +186,15 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         if in_parts and before is not None and before.replay is not None:
             training = with_kept_rows(training, *before.replay, space)
         settings = training_settings(self, space.layout.event_shape)
-        job = FitJob(space, training, held_out, settings, device, rng, tasks)
+        job = FitJob(space, training, held_out, settings, device, rng, tasks, checkpoint)
         model_of = self._model_maker(job, data, before, in_parts, kept_seed)
         with memory_advice(MEMORY_ADVICE):
             model, interrupted = self._learn(job, before, model_of)
         arguments = {"reconstruction_attributes": lambda: {"model_": model}, **tasks.data}
         context.call_on_fit_task_end(estimator=self, **arguments)
         self.model_ = model
+        if checkpoint is not None and not interrupted:
+            checkpoint.remove()
         if held_out and model.n_kept == 0 and not interrupted:
             warn_caller(
                 f"No network brings the held-out rows closer to the target than the {space.frame.name} "

@@ -99,6 +99,9 @@ class FlowMatchingTransport(SingleFlowTransport):
     warm_start : bool, default=False
         Whether `fit` continues from the networks and units of the last fit, with new minibatches and a
         constant learning rate.
+    checkpoint : str, path-like or None, default=None
+        A file that keeps a long fit while it runs. A fit with the same parameters and data goes on from there
+        if the process was killed, and ends with the same bytes on a CPU. It is removed when the fit is done.
     compile : bool, default=False
         Whether to train through `torch.compile`, which needs a compiler on a CPU.
     device : str, default="auto"
@@ -197,6 +200,7 @@ class FlowMatchingTransport(SingleFlowTransport):
         image_shape=None,
         channel_axis=None,
         warm_start=False,
+        checkpoint=None,
         compile=False,
         device="auto",
         n_jobs=None,
@@ -225,6 +229,7 @@ class FlowMatchingTransport(SingleFlowTransport):
         self.image_shape = image_shape
         self.channel_axis = channel_axis
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
         self.compile = compile
         self.device = device
         self.n_jobs = n_jobs

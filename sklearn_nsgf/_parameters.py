@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from numbers import Integral, Real
 
 from torch import nn
@@ -43,6 +44,7 @@ SHARED = {
     "channel_axis": [None, Integral],
     "pool_size": [None, COUNT],
     "warm_start": ["boolean"],
+    "checkpoint": [None, str, os.PathLike],
     "compile": ["boolean"],
     "device": [str],
     "n_jobs": [None, Integral],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ContextDecorator, contextmanager
@@ -142,6 +144,12 @@ class RandomStream:
         """That of the CPU, and those of the GPUs as soon as the process uses one."""
         return torch.default_generator, *torch.cuda.default_generators
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"states": self.states, "is_used": self.is_used}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.states, self.is_used = state["states"], state["is_used"]
+
     @contextmanager
     def turn(self) -> Iterator[None]:
         with _rng_lock:
@@ -256,3 +264,7 @@ class _FullPrecision(_Setting):
 
 
 one_thread, full_precision = _OneThread(), _FullPrecision()
+
+# The threads of torch are not there after a fork, and the new process would wait for them forever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))

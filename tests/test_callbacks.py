@@ -9,7 +9,7 @@ from clouds import two_clouds
 from sklearn.model_selection import GridSearchCV
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
-from sklearn_nsgf._learning import learn
+from sklearn_nsgf._learning import checkpoint, learn
 from sklearn_nsgf.domains import stack_domains
 from sklearn_nsgf.metrics import make_transport_scorer
 
@@ -157,6 +157,37 @@ def test_tasks_that_begin_also_end_where_training_stops_early(name):
     recorder = Recorder()
     fresh(name, recorder, max_iter=200, early_stopping=True, n_iter_no_change=1).fit(*two_clouds(60, 50))
     assert sorted(recorder.begun) == sorted(recorder.ended)
+
+
+def test_tasks_of_a_fit_that_goes_on_from_a_checkpoint(name, tmp_path, monkeypatch):
+    """All its phases, those that are done with a single step."""
+    monkeypatch.setattr(checkpoint, "INTERVAL", 0.0)
+    source, target = two_clouds(100, 90)
+    last = PHASES[name][-1]
+    with monkeypatch.context() as context, pytest.warns(UserWarning, match="interrupted after"):
+        context.setattr(Recorder, "on_fit_task_end", interrupted_at(last, 5))
+        fresh(name, Recorder(), checkpoint=tmp_path / "fit", early_stopping=False).fit(source, target)
+    recorder = Recorder()
+    fresh(name, recorder, checkpoint=tmp_path / "fit", early_stopping=False).fit(source, target)
+    assert sorted(recorder.begun) == sorted(recorder.ended)
+    assert [phase for phase, _ in recorder.finished] == PHASES[name]
+    steps = [path[1] for path in recorder.ended if len(path) == 3]
+    n_steps = [steps.count(phase) for phase in PHASES[name]]
+    assert n_steps == [1] * (len(n_steps) - 1) + [n_evaluations(name, last) - 4]
+
+
+def interrupted_at(phase, n_steps):
+    """As Ctrl-C would, when so many steps of a phase end."""
+    n_ended = 0
+
+    def on_fit_task_end(self, estimator, context):
+        nonlocal n_ended
+        n_ended += self.path(context)[1:] == (phase, "evaluation")
+        if n_ended == n_steps:
+            n_ended += 1
+            raise KeyboardInterrupt
+
+    return on_fit_task_end
 
 
 def test_a_frame_is_scored_without_a_warning(name):

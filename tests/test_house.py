@@ -36,7 +36,7 @@ LAYERS = [
     ["_data.check"],
     ["_model", "_model.leg", "_model.reservoir"],
     ["_model.model"],
-    ["_learning", "_learning.processes", "_learning.strata", "_learning.tasks"],
+    ["_learning", "_learning.processes", "_learning.strata", "_learning.tasks", "_learning.checkpoint"],
     ["_learning.held_out"],
     ["_learning.training"],
     ["_learning.paths", "_learning.two_phases"],

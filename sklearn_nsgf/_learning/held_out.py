@@ -99,7 +99,7 @@ class HeldOutDistance:
             network.train(was_training)
         value = sum(share * each.value for share, each in zip(self.shares, distances, strict=True))
         return Distance(
-            value,
+            float(value),
             np.concatenate([each.source_parts for each in distances]),
             np.concatenate([each.target_parts for each in distances]),
         )

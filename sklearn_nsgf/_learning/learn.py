@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sklearn_nsgf._data.space import Space
+from sklearn_nsgf._learning.checkpoint import Checkpoint
 from sklearn_nsgf._learning.held_out import HeldOutDistance
 from sklearn_nsgf._learning.paths import Paths
 from sklearn_nsgf._learning.processes import processes
@@ -29,7 +30,7 @@ from sklearn_nsgf._learning.two_phases import TwoPhases, moved_halfway
 from sklearn_nsgf._model.leg import Curves, Leg, NetworkOnRows, bare, new_time_predictor, on_rows
 from sklearn_nsgf._model.model import FlowModel
 from sklearn_nsgf._torch import RandomStream, make_generator
-from sklearn_nsgf.flow import StackedBlocks, TrajectoryPool
+from sklearn_nsgf.flow import PathSample, StackedBlocks, TrajectoryPool
 from sklearn_nsgf.networks import MLP, TimePredictor, UNet, make_network
 
 logger = logging.getLogger("sklearn_nsgf")
@@ -53,6 +54,7 @@ class FitJob(NamedTuple):
     device : torch device
     rng : RandomState
     tasks : FitTasks
+    checkpoint : Checkpoint or None
     """
 
     space: Space
@@ -62,6 +64,24 @@ class FitJob(NamedTuple):
     device: torch.device
     rng: np.random.RandomState
     tasks: FitTasks
+    checkpoint: Checkpoint | None
+
+
+class Batches:
+    """Batches of a pool, as a generator draws them."""
+
+    def __init__(self, pool: TrajectoryPool | TwoPhases, generator: torch.Generator) -> None:
+        self.pool, self.generator = pool, generator
+
+    def __call__(self, n_samples: int) -> PathSample:
+        return self.pool.sample(n_samples, self.generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"pool": self.pool.state_dict(), "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.pool.load_state_dict(state["pool"])
+        self.generator.set_state(state["generator"])
 
 
 # Whatever the caller has switched off: training needs gradients.
@@ -196,13 +216,12 @@ def _train(
     """Train a network on a pool, as a phase of the fit."""
     settings = job.settings
     pool_seed, network_seed = seeds
-    # Each process draws its own points.
-    generator = make_generator(pool_seed + processes().rank, job.device)
     n_steps = math.ceil(settings.max_iter / evaluation_interval(settings.max_iter))
     with job.tasks.phase(task, "evaluation", n_steps) as end_step:
         return train_network(
             network.to(job.device),
-            lambda n_samples: pool.sample(n_samples, generator),
+            # Each process draws its own points.
+            Batches(pool, make_generator(pool_seed + processes().rank, job.device)),
             max_iter=settings.max_iter,
             batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
@@ -211,6 +230,7 @@ def _train(
             report=lambda average, last: end_step(
                 model_so_far and (lambda: model_so_far(average)), last=last
             ),
+            checkpoint=job.checkpoint,
             **options,
         )
 

@@ -7,12 +7,13 @@ import logging
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
+from sklearn_nsgf._learning.checkpoint import Checkpoint, State
 from sklearn_nsgf._learning.held_out import Distance
 from sklearn_nsgf._learning.processes import processes
 from sklearn_nsgf._model.leg import Curves
@@ -42,6 +43,14 @@ N_ERRORS_ON = 0.5
 
 BatchSource = Callable[[int], PathSample]
 Loss = Callable[[nn.Module, PathSample], Tensor]
+
+
+class Stateful(Protocol):
+    """A part of a training that can go on from what it was."""
+
+    def state_dict(self) -> State: ...
+
+    def load_state_dict(self, state: Any) -> Any: ...
 
 
 def velocity_loss(network: nn.Module, batch: PathSample) -> Tensor:
@@ -99,6 +108,7 @@ def train_network(
     n_iter_no_change: int = 10,
     beats_network: bool = False,
     report: Callable[[nn.Module, bool], bool] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> TrainingResult:
     """Fit a network to batches by stochastic gradient descent.
 
@@ -137,6 +147,9 @@ def train_network(
     report : callable, optional
         Is called at every evaluation with the averaged network and whether this is the last one; the
         training ends if it returns true.
+    checkpoint : Checkpoint, optional
+        Keeps the training at every evaluation. If it has this training already, it goes on from there. `draw`
+        then has a `state_dict`, as networks have.
 
     Returns
     -------
@@ -163,6 +176,9 @@ def train_network(
     >>> result.curves.loss[-1] < result.curves.loss[0]
     True
     """
+    state = None if checkpoint is None else checkpoint.begin_training()
+    if state is not None and "curves" in state:
+        return _result_of(state, network, cast(Stateful, draw))
     # Lists, since to collect the parameters of a module takes as long as to clip them.
     parameters: list[Tensor] = list(network.parameters())
     team = processes()
@@ -182,8 +198,16 @@ def train_network(
     records: list[tuple[int, float]] = []
     losses: list[Tensor] = []
     n_done, interrupted = 0, False
+    parts: dict[str, Stateful] = {"network": network, "average": average, "optimizer": optimizer}
+    parts |= {"stream": stream, "batches": cast(Stateful, draw)}
+    parts |= {} if stopping is None else {"stopping": stopping}
+    if state is not None:
+        records = state["records"]
+        n_done = records[-1][0]
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
     try:
-        for n_iter in range(1, max_iter + 1):
+        for n_iter in range(n_done + 1, max_iter + 1):
             # As it will be used: the batch may come from where the network takes points.
             network.eval()
             batch = draw(n_points)
@@ -210,6 +234,8 @@ def train_network(
                 logger.debug("iteration %d of %d: loss %.3g", n_iter, max_iter, records[-1][1])
                 if (report is not None and team.ask_first(report)(average.network, last)) or last:
                     break
+                if checkpoint is not None:
+                    checkpoint.keep(lambda: {"records": records} | _states(parts))
     except KeyboardInterrupt:
         if n_done == 0:
             raise
@@ -228,7 +254,21 @@ def train_network(
         n_done,
         n_kept,
     )
+    if checkpoint is not None and not interrupted:
+        left = _states({"network": average.network, "batches": cast(Stateful, draw)})
+        checkpoint.end_training({"curves": curves._asdict()} | left)
     return TrainingResult(average.network.eval(), curves, interrupted)
+
+
+def _states(parts: dict[str, Stateful]) -> State:
+    return {name: part.state_dict() for name, part in parts.items()}
+
+
+def _result_of(state: State, network: nn.Module, batches: Stateful) -> TrainingResult:
+    """That of a training that was done before."""
+    network.load_state_dict(state["network"])
+    batches.load_state_dict(state["batches"])
+    return TrainingResult(network.eval(), Curves(**state["curves"]), interrupted=False)
 
 
 def _is_quick(parameters: list[Tensor], batch_size: int) -> bool:
@@ -290,12 +330,38 @@ class _EarlyStopping:
         n_looks = sum(step > n_gain for step, _ in self.looks)
         return n_looks >= self.n_iter_no_change and n_iter >= max(FEWEST_STEPS, 2 * n_gain)
 
+    def state_dict(self) -> State:
+        """What it has seen since the start."""
+        n_best, distance, best_state = self.best
+        n_gain, gain = self.last_gain
+        return {
+            "looks": self.looks,
+            "best": [n_best, _to_state(distance), best_state],
+            "last_gain": [n_gain, _to_state(gain)],
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        n_best, distance, best_state = state["best"]
+        n_gain, gain = state["last_gain"]
+        self.looks = state["looks"]
+        self.best = n_best, _from_state(distance), best_state
+        self.last_gain = n_gain, _from_state(gain)
+
     def restore_best(self, network: nn.Module) -> int:
         """Give the network its best parameters; return after how many steps it had them."""
         step, distance, state = self.best
         is_better = distance.is_better_than(self.first, self.n_errors)
         network.load_state_dict(state if is_better else self.first_state)
         return step if is_better else 0
+
+
+def _to_state(distance: Distance) -> list[Any]:
+    return [distance.value, *map(torch.from_numpy, distance[1:])]
+
+
+def _from_state(state: list[Any]) -> Distance:
+    value, *parts = state
+    return Distance(value, *(part.numpy() for part in parts))
 
 
 def _warm_up_then_cosine(max_iter: int, constant_rate: bool) -> Callable[[int], float]:
@@ -321,6 +387,14 @@ class _Adam:
         self.squares = [torch.zeros_like(each) for each in parameters]
         devices = [each.device if self.fused else None for each in parameters]
         self.n_steps = [torch.zeros((), dtype=torch.float32, device=device) for device in devices]
+
+    def state_dict(self) -> State:
+        return {"means": self.means, "squares": self.squares, "n_steps": self.n_steps}
+
+    def load_state_dict(self, state: State) -> None:
+        for name, mine in self.state_dict().items():
+            for tensor, kept in zip(mine, state[name], strict=True):
+                tensor.copy_(kept)
 
     def zero_grad(self) -> None:
         for parameter in self.parameters:
@@ -371,3 +445,10 @@ class _MovingAverage:
         for mine, theirs in zip(self.network.buffers(), self.trained.buffers(), strict=True):
             mine.copy_(theirs)
         self.n_steps += 1
+
+    def state_dict(self) -> State:
+        return {"network": self.network.state_dict(), "n_steps": self.n_steps}
+
+    def load_state_dict(self, state: State) -> None:
+        self.network.load_state_dict(state["network"])
+        self.n_steps = state["n_steps"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +40,19 @@ class TwoPhases:
         if early.labels is not None and late.labels is not None:
             labels = torch.cat([early.labels, late.labels])
         return PathSample(*map(torch.cat, zip(early[:3], late[:3], strict=True)), labels)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The second paths are kept: they start where the network was when they were made."""
+        return {
+            "first": self.first.state_dict(),
+            "second": self.second.state_dict(with_blocks=True),
+            "n_drawn": self.n_drawn,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.first.load_state_dict(state["first"])
+        self.second.load_state_dict(state["second"])
+        self.n_drawn = state["n_drawn"]
 
 
 def moved_halfway(

@@ -42,6 +42,8 @@ class BlockMaker(Protocol):
         Whether blocks of different seeds hold different paths.
     n_failed : int
         Number of problems so far that took all the rounds they may and were not solved.
+    device : torch device
+        Where the blocks lie.
     """
 
     @property
@@ -59,8 +61,19 @@ class BlockMaker(Protocol):
     @property
     def n_failed(self) -> int: ...
 
+    @property
+    def device(self) -> torch.device: ...
+
     def __call__(self, seeds: Seeds) -> Tensor:
         """Return the blocks of these seeds, of shape (n_blocks, n_paths, n_nodes, n_features)."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has counted so far."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Count on from there."""
         ...
 
 
@@ -84,11 +97,22 @@ class StackedBlocks:
     def n_failed(self) -> int:
         return sum(maker.n_failed for maker in self.makers)
 
+    @property
+    def device(self) -> torch.device:
+        return self.makers[0].device
+
     def __call__(self, seeds: Seeds) -> Tensor:
         if len(self.makers) == 1:
             return self.makers[0](seeds)
         own_seeds = zip(*(_children(seed, len(self.makers)) for seed in seeds), strict=True)
         return torch.cat([maker(own) for maker, own in zip(self.makers, own_seeds, strict=True)], dim=1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"makers": [maker.state_dict() for maker in self.makers]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for maker, own in zip(self.makers, state["makers"], strict=True):
+            maker.load_state_dict(own)
 
 
 def _children(seed: np.random.SeedSequence, n_children: int) -> list[np.random.SeedSequence]:
@@ -189,6 +213,12 @@ class SinkhornFlows:
         self.marginal_error = max(self.marginal_error, *errors)
         return torch.cat([paths for paths, _, _ in flows])
 
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("n_converged", "n_problems", "marginal_error")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
     @property
     def n_failed(self) -> int:
         return self.n_problems - self.n_converged
@@ -267,6 +297,12 @@ class Couplings:
 
     def __call__(self, seeds: Seeds) -> Tensor:
         return torch.stack(_in_parallel(self._couple, seeds, self.n_jobs)).to(self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
 
     def _couple(self, seed: np.random.SeedSequence) -> Tensor:
         rng = np.random.default_rng(seed)

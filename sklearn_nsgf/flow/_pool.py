@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,8 +84,6 @@ class TrajectoryPool:
             [3.]])
     """
 
-    blocks: Tensor
-
     def __init__(
         self,
         maker: BlockMaker,
@@ -110,6 +109,7 @@ class TrajectoryPool:
         self.n_held = min(n_held or most_held, math.ceil(held_share * len(self.seeds)))
         self.n_made = self.n_drawn = 0
         self.is_cut = False
+        self.blocks = torch.empty(0)
 
     def fill(self) -> None:
         """Make as many blocks as there is room for, unless they are there."""
@@ -126,6 +126,8 @@ class TrajectoryPool:
 
     def sample(self, n_samples: int, generator: torch.Generator, *, t_end: float | None = None) -> PathSample:
         """Draw points at uniform times up to `t_end` on random paths, with the paths' velocities there."""
+        if self.n_made and not len(self.blocks):
+            self._make_again()
         self._make_due()
         self.n_drawn += 1
         paths, labels = self.blocks[: self.n_made].flatten(0, 1), self.labels
@@ -142,6 +144,32 @@ class TrajectoryPool:
             place - segment,
         )
         return batch if labels is None else batch._replace(labels=labels[path % len(labels)])
+
+    def state_dict(self, *, with_blocks: bool = False) -> dict[str, Any]:
+        """What another pool of the same arguments needs to go on, and the blocks if their source changes."""
+        state = {
+            "n_made": self.n_made,
+            "n_drawn": self.n_drawn,
+            "is_cut": self.is_cut,
+            "maker": self.maker.state_dict(),
+        }
+        return {**state, "blocks": self.blocks} if with_blocks else state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from that state. Blocks that it lacks are made again when they are drawn from."""
+        self.n_made, self.n_drawn, self.is_cut = state["n_made"], state["n_drawn"], state["is_cut"]
+        self.maker.load_state_dict(state["maker"])
+        if "blocks" in state:
+            self.blocks = state["blocks"].to(self.maker.device)
+
+    def _make_again(self) -> None:
+        n_made, maker_state = self.n_made, self.maker.state_dict()
+        try:
+            self.n_made = 0
+            self._make_until(n_made, first=n_made - self.n_held)
+        finally:
+            self.n_made = n_made
+            self.maker.load_state_dict(maker_state)
 
     @property
     def _n_group(self) -> int:
@@ -167,14 +195,18 @@ class TrajectoryPool:
             n_groups = self.n_held // self._n_group
             self._make_until(min(n_due, self.n_made + n_groups * self._n_group, len(self.seeds)))
 
-    def _make_until(self, n_blocks: int) -> None:
-        """Make the next blocks, and with them the others of their group, in the place of the oldest."""
+    def _make_until(self, n_blocks: int, first: int = 0) -> None:
+        """Make the next blocks, and with them the others of their group, in the place of the oldest.
+
+        Of those before `first` only as many as come with others.
+        """
         while self.n_made < n_blocks:
             numbers = self._next_numbers(n_blocks)
-            new = self.maker(self.seeds[numbers[0] : numbers[-1] + 1])
-            if self.n_made == 0:
-                self.blocks = new.new_empty(self.n_held, *new.shape[1:], dtype=self.dtype)
-            self.blocks[numbers % self.n_held] = new.to(self.dtype)
+            if numbers[-1] >= first:
+                new = self.maker(self.seeds[numbers[0] : numbers[-1] + 1])
+                if not len(self.blocks):
+                    self.blocks = new.new_empty(self.n_held, *new.shape[1:], dtype=self.dtype)
+                self.blocks[numbers % self.n_held] = new.to(self.dtype)
             self.n_made += len(numbers)
 
     def _next_numbers(self, n_blocks: int) -> np.ndarray:
@@ -183,6 +215,7 @@ class TrajectoryPool:
             # Alone: what is wrong with it need not wait for a whole group.
             return np.arange(1)
         n_part = max(1, _LARGEST_PART // (4 * math.prod(self.maker.block_shape) * self._n_group))
+        n_part = min(n_part, self.n_held // self._n_group)
         n_groups = min(math.ceil((n_blocks - self.n_made) / self._n_group), n_part)
         # A group ends where the pool is full: nothing has been drawn from it yet.
         end = self.n_held if self.n_made < self.n_held else len(self.seeds)

@@ -1,3 +1,4 @@
+import copy
 import math
 
 import joblib
@@ -36,6 +37,13 @@ class Numbered:
 
     def __init__(self, n_at_once=1, n_failing=0):
         self.n_at_once, self.sizes, self.n_failing, self.n_failed = n_at_once, [], n_failing, 0
+        self.device = torch.device("cpu")
+
+    def state_dict(self):
+        return {"n_failed": self.n_failed}
+
+    def load_state_dict(self, state):
+        self.n_failed = state["n_failed"]
 
     def __call__(self, seeds):
         self.sizes.append(len(seeds))
@@ -58,6 +66,29 @@ class Given:
 
 def held_blocks(pool):
     return sorted(int(number) for number in pool.paths.unique())
+
+
+@pytest.mark.parametrize("with_blocks", [False, True])
+@pytest.mark.parametrize(("n_at_once", "n_held"), [(1, 3), (2, 5), (4, 8), (16, 6), (4, None)])
+@pytest.mark.parametrize("n_failing", [0, 1])
+def test_a_pool_goes_on_from_its_state(n_at_once, n_held, n_failing, with_blocks):
+    """Wherever it is; blocks that no draw can see are not made again."""
+
+    def new():
+        maker = Numbered(n_at_once, n_failing)
+        return TrajectoryPool(maker, n_blocks=30, seed=0, n_held=n_held, n_draws=60)
+
+    for n_before in range(0, 60, 7):
+        pool, again = new(), new()
+        held_at_each_draw(pool, n_before)
+        again.load_state_dict(copy.deepcopy(pool.state_dict(with_blocks=with_blocks)))
+        samples = [each.sample(5, torch.Generator().manual_seed(0)) for each in (pool, again)]
+        assert torch.equal(samples[0].x_t, samples[1].x_t)
+        assert sum(again.maker.sizes) <= 3 * pool.n_held
+        assert held_at_each_draw(pool, 70 - n_before) == held_at_each_draw(again, 70 - n_before)
+        for name in ("n_made", "n_drawn", "is_cut"):
+            assert getattr(pool, name) == getattr(again, name)
+        assert pool.maker.n_failed == again.maker.n_failed
 
 
 def held_at_each_draw(pool, n_draws):
