@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import joblib
@@ -196,10 +197,13 @@ class SinkhornFlows:
 
     def __call__(self, seeds: Seeds) -> Tensor:
         groups = [seeds[start : start + self.n_at_once] for start in range(0, len(seeds), self.n_at_once)]
+        simulate: Callable[..., list[Flows]] = partial(
+            _simulate, chunks=self.chunks, device=self.device, **self.flow_options
+        )
         if self.device.type == "cpu":
-            simulated = _in_parallel(self._simulate, groups, self.n_jobs)
+            simulated = _in_parallel(self._draw, simulate, groups, self.n_jobs)
         else:
-            simulated = [self._simulate(group) for group in groups]
+            simulated = [simulate(*self._draw(group)) for group in groups]
         flows = list(itertools.chain.from_iterable(simulated))
         converged = torch.cat([converged.flatten() for _, converged, _ in flows])
         errors = [error.max().item() for _, _, error in flows]
@@ -229,19 +233,26 @@ class SinkhornFlows:
         n_flows = max(1, _SIZE_AT_ONCE[self.device.type] // n_numbers)
         return 1 << (n_flows.bit_length() - 1)
 
-    def _simulate(self, seeds: Seeds) -> list[Flows]:
-        """A flow for each seed, all side by side or, where they do not fit, in parts."""
-        return self.chunks(lambda part: self._simulate_together(seeds[part]), len(seeds), len(seeds))
-
-    def _simulate_together(self, seeds: Seeds) -> Flows:
+    def _draw(self, seeds: Seeds) -> tuple[Tensor, Tensor]:
         draws = [
             (self.source.draw(self.n_particles, rng), self.target.draw(self.n_targets, rng))
             for rng in map(np.random.default_rng, seeds)
         ]
-        x, y = (torch.from_numpy(np.stack(clouds)).to(self.device) for clouds in zip(*draws, strict=True))
+        x, y = (torch.from_numpy(np.stack(clouds)) for clouds in zip(*draws, strict=True))
+        return x, y
+
+
+def _simulate(
+    x: Tensor, y: Tensor, *, chunks: Chunks[Flows], device: torch.device, **options: Any
+) -> list[Flows]:
+    """The flows between pairs of clouds, all side by side or, where they do not fit, in parts."""
+
+    def simulate_part(part: slice) -> Flows:
         with one_thread:
-            flow = particle_flow(x, y, **self.flow_options)
+            flow = particle_flow(x[part].to(device), y[part].to(device), **options)
         return flow.x.movedim(0, -2), flow.converged, flow.marginal_error
+
+    return chunks(simulate_part, len(x), len(x))
 
 
 class Couplings:
@@ -296,7 +307,8 @@ class Couplings:
         self.device, self.n_jobs, self.coupling_options = torch.device(device), n_jobs, coupling_options
 
     def __call__(self, seeds: Seeds) -> Tensor:
-        return torch.stack(_in_parallel(self._couple, seeds, self.n_jobs)).to(self.device)
+        pair = partial(_pair, coupling=self.coupling, **self.coupling_options)
+        return torch.stack(_in_parallel(self._draw, pair, seeds, self.n_jobs)).to(self.device)
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -304,20 +316,39 @@ class Couplings:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pass
 
-    def _couple(self, seed: np.random.SeedSequence) -> Tensor:
+    def _draw(self, seed: np.random.SeedSequence) -> tuple[Tensor, Tensor, np.random.Generator]:
         rng = np.random.default_rng(seed)
-        with one_thread:
-            x = torch.from_numpy(self.source.draw(self.n_sources, rng))
-            y = torch.from_numpy(self.target.draw(self.n_targets, rng))
-            rows, columns = couple(x, y, self.coupling, rng, **self.coupling_options)
-        return torch.stack([x[rows], y[columns]], dim=1)
+        x = torch.from_numpy(self.source.draw(self.n_sources, rng))
+        y = torch.from_numpy(self.target.draw(self.n_targets, rng))
+        return x, y, rng
 
 
-def _in_parallel(action: Any, arguments: Sequence[Any], n_jobs: int | None) -> list[Any]:
+def _pair(x: Tensor, y: Tensor, rng: np.random.Generator, *, coupling: str, **options: Any) -> Tensor:
+    with one_thread:
+        rows, columns = couple(x, y, coupling, rng, **options)
+    return torch.stack([x[rows], y[columns]], dim=1)
+
+
+def _in_parallel(draw: Any, solve: Any, arguments: Sequence[Any], n_jobs: int | None) -> list[Any]:
+    """What `solve` makes of the draw for each argument.
+
+    Threads draw for themselves. Other workers are sent the draws: a sampler holds a whole sample, or a file
+    that another machine need not have. Nobody is sent a single draw.
+    """
     n_threads = torch.get_num_threads()
     with one_thread:
+        if len(arguments) == 1:
+            return [solve(*draw(arguments[0]))]
         parallel = Parallel(n_jobs=_n_jobs_or_threads(n_jobs, n_threads), prefer="threads")
-        return list(parallel(delayed(action)(argument) for argument in arguments))
+        backend, _ = joblib.parallel.get_active_backend(prefer="threads")
+        if getattr(backend, "supports_sharedmem", False):
+            return list(parallel(delayed(_draw_and_solve)(draw, solve, argument) for argument in arguments))
+        return list(parallel([delayed(solve)(*draw(argument)) for argument in arguments]))
+
+
+def _draw_and_solve(draw: Any, solve: Any, argument: Any) -> Any:
+    with one_thread:
+        return solve(*draw(argument))
 
 
 def _n_jobs_or_threads(n_jobs: int | None, n_threads: int) -> int:

@@ -1,6 +1,8 @@
 import itertools
 
+import joblib
 import numpy as np
+import pytest
 import torch
 
 from sklearn_nsgf.flow import (
@@ -114,6 +116,28 @@ def test_blocks_differ_unless_they_take_all_rows_of_both_sides():
         blocks = [sorted(block.flatten(1).tolist()) for block in maker(np.random.SeedSequence(0).spawn(2))]
         assert maker.differs == (maker in different)
         assert np.allclose(*blocks, rtol=0, atol=1e-3) != maker.differs
+
+
+class Whole(ArraySampler):
+    """Rows that stay where they are."""
+
+    def __reduce__(self):
+        raise TypeError("A whole sample was sent to a worker.")
+
+
+@pytest.mark.parametrize("n_points", [60, 600])
+def test_workers_are_sent_minibatches_and_no_samples(n_points):
+    rows = np.random.default_rng(0).uniform(size=(1000, 2)).astype(np.float32)
+    seeds = np.random.SeedSequence(0).spawn(5)
+    options = {"blur": 0.3, "n_steps": 2}
+    makers = [
+        SinkhornFlows(Whole(rows), Whole(rows), n_particles=n_points, **options),
+        Couplings(Whole(rows), Whole(rows), coupling="exact", n_points=n_points),
+    ]
+    for maker in makers:
+        expected = maker(seeds)
+        with joblib.parallel_config("loky", n_jobs=2):
+            assert torch.equal(maker(seeds), expected)
 
 
 def test_the_number_of_threads_is_given_back():
