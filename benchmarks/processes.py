@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/processes.py
 
 A U-Net of width 16 for images of 28 x 28 and FlowMatchingTransport with random pairs of noise, fitted by one
-process with batches of 64 and by two joined by gloo with batches of 128, in turns. Images a second are those of
-the training steps alone: the difference of a fit of 60 iterations and one of 20. Printed are the rates of each
-round and the median ratio. Both processes are on this machine: with fewer than two idle cores there is nothing
-to gain.
+process with batches of 64 and by two joined by gloo with batches of 128, in turns. Images a second are those
+of the training steps alone: the difference of a fit of 60 iterations and one of 20. Printed are the rates of
+each round and the median ratio. Both processes are on this machine: with fewer than two idle cores there is
+nothing to gain.
 """
 
 import subprocess
