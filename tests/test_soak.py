@@ -23,7 +23,7 @@ ESTIMATORS = [
     NSGFPlusPlus(**SMALL, **FLOWS, **COUPLINGS, n_sinkhorn_steps=2),
 ]
 SOURCE, TARGET = two_clouds(90, 60)
-# Allocators keep and split memory for a while: over 1 000 fits 1 MiB was measured. Each fit's pool and
+# Allocators keep and split memory for a while: over 480 fits half a MiB was measured. Each fit's pool and
 # network, if they stayed, would be 100 KiB and more.
 MOST_GROWTH = 2**25
 
