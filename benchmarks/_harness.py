@@ -23,7 +23,7 @@ import sklearn_nsgf
 from sklearn_nsgf import NSGFPlusPlus, SinkhornFlowTransport
 from sklearn_nsgf.flow import odeint
 
-# Those of hidden_layer_sizes="auto" with at most 64 features.
+# Those of hidden_layer_sizes="auto" with at most 32 features.
 FEW_FEATURES_LAYERS = (128, 128, 128)
 
 

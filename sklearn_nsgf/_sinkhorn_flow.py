@@ -51,7 +51,7 @@ class SinkhornFlowTransport(SingleFlowTransport):
         y)`` with class indices. None is a multi-layer perceptron for vectors and a
         `sklearn_nsgf.networks.UNet` for images.
     hidden_layer_sizes : "auto" or sequence of int, default="auto"
-        Layer widths of the multi-layer perceptron. "auto" is three layers, of 128 for at most 64 features and
+        Layer widths of the multi-layer perceptron. "auto" is three layers, of 128 for at most 32 features and
         of 256 for more. Ignored if `network` is given, and for images.
     learning_rate : "auto" or float, default="auto"
         Peak rate of Adam's schedule, a short warm-up followed by a cosine decay to zero. "auto" is 0.005 for
