@@ -7,7 +7,7 @@ OLDEST_PYTHON ?= python3.11
 # One torch thread in each of two workers.
 PYTEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses 2
 
-.PHONY: lint types test test-slow test-oldest docs example
+.PHONY: lint types test test-slow test-oldest fuzz docs example
 
 lint:
 	$(PYTHON) -m ruff check .
@@ -21,6 +21,9 @@ test:
 
 test-slow:
 	$(PYTEST) -m slow tests
+
+fuzz:
+	SKLEARN_NSGF_FUZZ=20 $(PYTEST) tests/test_fuzz.py
 
 test-oldest: PYTHON = .venv-oldest/bin/python
 test-oldest: .venv-oldest/installed

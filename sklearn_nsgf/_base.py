@@ -87,6 +87,14 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
             was learnt; with `warm_start` the next `fit` continues from there. Before the first training step
             there is nothing to keep, and KeyboardInterrupt is raised. A fit that raises leaves the estimator
             as it was. Both leave the file of `checkpoint`, from which the same fit goes on.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is not what is described above, or its numbers are too large for means and
+            deviations to be floats.
+        FloatingPointError
+            If flows or the training are not finite, as between samples of extremely different size.
         """
         before = self.model_ if self.warm_start and self.__sklearn_is_fitted__() else None
         return self._fit(X, y, sample_domain, before, in_parts=False)

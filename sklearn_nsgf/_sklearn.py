@@ -1,7 +1,11 @@
 """The one door to scikit-learn names that are private or differ between versions."""
 
+import re
+
+import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils import _safe_indexing
+from sklearn.utils import check_array as _check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils._set_output import _get_output_config, _wrap_data_with_container
 from sklearn.utils.validation import _check_method_params, _get_feature_names
@@ -37,6 +41,7 @@ __all__ = [
     "Interval",
     "Silence",
     "StrOptions",
+    "check_array",
     "check_method_params",
     "fit_context",
     "get_feature_names",
@@ -50,6 +55,22 @@ check_method_params = _check_method_params
 fit_context = _fit_context
 get_feature_names = _get_feature_names
 safe_indexing = _safe_indexing
+
+
+def check_array(X, name: str, **options):
+    """scikit-learn's, with errors that name the array, whatever they are about."""
+    try:
+        # Whether numbers are finite is found out from their sum.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return _check_array(X, input_name=name, **options)
+    except (TypeError, ValueError) as error:
+        if re.search(rf"\b{re.escape(name)}(?!\w)", str(error)):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"{error}\nIt is about {name}, a {type(X).__name__}; expected an array, a DataFrame, or a list "
+            "of rows of one length."
+        ) from error
 
 
 def output_container(estimator) -> str:

@@ -324,4 +324,4 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
 
 
 def _describe(X) -> str:
-    return f"a {type(X).__name__} of shape {np.shape(X)}"
+    return f"a {type(X).__name__}" + (f" of shape {X.shape}" if hasattr(X, "shape") else "")

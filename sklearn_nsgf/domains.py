@@ -16,10 +16,10 @@ from sklearn.model_selection import BaseCrossValidator, StratifiedKFold
 from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from sklearn_nsgf._frames import is_missing, library_of
-from sklearn_nsgf._sklearn import check_method_params, safe_indexing
+from sklearn_nsgf._sklearn import check_array, check_method_params, safe_indexing
 from sklearn_nsgf._warn import warn_caller
 
 __all__ = ["DomainKFold", "SourceOnly", "split_domains", "stack_domains"]
@@ -127,7 +127,7 @@ def split_domains(X, sample_domain, y=None):
 def any_array(y) -> np.ndarray:
     """`y` as an array of any shape and type, lists and scikit-learn's array-likes included."""
     options = {"ensure_2d": False, "allow_nd": True, "dtype": None, "ensure_all_finite": False}
-    return check_array(y, input_name="y", **options)
+    return check_array(y, "y", **options)
 
 
 def is_target(y) -> bool:
@@ -177,7 +177,10 @@ def source_mask(sample_domain, n_samples: int, *, require: tuple[str, ...] = ())
         If it is not a column of `n_samples` finite numbers, or a domain of `require` has no rows.
     """
     expected = "expected numbers, >= 0 for the source and < 0 for the target"
-    values = np.asarray(sample_domain)
+    try:
+        values = np.asarray(sample_domain)
+    except ValueError as error:
+        raise ValueError(f"sample_domain has rows of different lengths: {expected}.") from error
     if values.dtype.kind == "c":
         raise ValueError(f"sample_domain has dtype {values.dtype}: {expected}.")
     if values.dtype == bool:

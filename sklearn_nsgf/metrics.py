@@ -17,11 +17,11 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.model_selection import StratifiedKFold, cross_val_score
-from sklearn.utils import check_array, check_random_state, check_scalar
+from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from sklearn_nsgf._frames import CATEGORICAL_DTYPES, column_of, dtype_of, is_missing, library_of, values_of
-from sklearn_nsgf._sklearn import get_feature_names, safe_indexing
+from sklearn_nsgf._sklearn import check_array, get_feature_names, safe_indexing
 from sklearn_nsgf._torch import one_thread
 from sklearn_nsgf._warn import warn_caller
 from sklearn_nsgf.domains import is_target, source_mask
@@ -430,18 +430,29 @@ class _TransportScorer:
         samples = list(map(np.asarray, samples))
         moved, target = _flatten(*samples)
         if self.standardize:
-            variance = target.var(axis=0, dtype=np.float64)
-            if samples[0].ndim > 2:
-                variance = target.var(dtype=np.float64)
-            elif features is not None:
-                variance = np.bincount(features, variance)[features]
-            unit = np.sqrt(np.where(variance > 0, variance, 1))
-            moved, target = moved / unit, target / unit
+            unit = _deviations(target, None if samples[0].ndim > 2 else 0, features)
+            # The metric refuses what is infinite.
+            with np.errstate(over="ignore"):
+                moved, target = moved / unit, target / unit
         params = dict(self.metric_params)
         if self.metric == "sinkhorn_divergence" and "blur" not in params:
             params["blur"] = SCORER_BLUR * _root_mean_squared_distance(target)
         metric = self.metric if callable(self.metric) else METRICS[self.metric]
         return -float(metric(moved, target, **params))
+
+
+def _deviations(target: np.ndarray, axis: int | None, features: np.ndarray | None) -> np.ndarray:
+    """Standard deviations, of all columns of a feature together, or 1 where nothing varies."""
+    target = np.asarray(target, dtype=np.float64)
+    # Squares of extreme numbers overflow.
+    largest = np.abs(target).max(axis=axis)
+    if features is not None:
+        largest = np.maximum.reduceat(largest, np.flatnonzero(np.diff(features, prepend=-1)))[features]
+    largest = np.where(largest > 0, largest, 1)
+    variance = (target / largest).var(axis=axis)
+    if features is not None:
+        variance = np.bincount(features, variance)[features]
+    return np.where(variance > 0, np.sqrt(variance) * largest, 1)
 
 
 def _name(function) -> str:
@@ -578,7 +589,7 @@ def _check_sample(X, name: str, **options) -> np.ndarray:
     if not 2 <= len(shape) <= 4:
         advice = f" For a single feature pass {name}.reshape(-1, 1)." if len(shape) == 1 else ""
         raise ValueError(f"{name} has the shape {tuple(shape)}; {expected}.{advice}")
-    return check_array(X, dtype=np.float64, input_name=name, allow_nd=True, **options)
+    return check_array(X, name, dtype=np.float64, allow_nd=True, **options)
 
 
 def _flatten(X: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

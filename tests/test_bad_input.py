@@ -244,3 +244,77 @@ def test_what_goes_in_as_a_frame_comes_out_as_one(est, container):
     assert est.integrate(X, return_path=True).shape[1:] == (20, 2)
     if container == "pandas":
         assert list(est.inverse_transform(X).index) == list(X.index)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        ([[1.0, 2.0], [3.0]], "X is a list of rows of different lengths"),
+        ({"a": [1.0, 2.0]}, "about X, a dict"),
+        (iter([[1.0], [2.0]]), "about X, a list_iterator"),
+        (np.array([(1, 2.0), (3, 4.0)], dtype="i4,f8"), "about X, a ndarray"),
+        (np.array([[np.inf], [-np.inf]]), "X contains infinity"),
+        (np.array([[1.7e308], [1.7e308]]), "X has values, or X and y have scales"),
+    ],
+    ids=["lengths", "dictionary", "iterator", "structured", "both infinities", "no deviation"],
+)
+def test_an_error_names_the_array(est, X, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        est.fit(X)
+
+
+@pytest.mark.parametrize("y", [3, {"a": 1}, [[1.0], [1.0, 2.0]]])
+def test_an_error_names_the_target(est, y):
+    with pytest.raises((TypeError, ValueError), match=r"It is about y, a"):
+        est.fit(GOOD, y)
+
+
+def test_labels_of_any_type_are_ignored(est):
+    assert est.fit(GOOD, np.zeros(30, dtype="i4,f8")).from_noise_
+
+
+def test_domains_of_different_lengths(est):
+    with pytest.raises(ValueError, match="sample_domain has rows of different lengths"):
+        est.fit(GOOD, sample_domain=[[1], [1, 2]])
+
+
+@pytest.mark.parametrize("mode", ["condition", "couple"])
+def test_dates_are_no_classes(est, mode):
+    with pytest.raises(ValueError, match="y has the dtype datetime64"):
+        est.set_params(label_mode=mode).fit(GOOD, pd.date_range("2024", periods=30))
+
+
+def test_categories_that_are_lists(est):
+    frame = pd.DataFrame({"a": [[1], [1], [2]]})
+    with pytest.raises(TypeError, match="that are no categories"):
+        est.set_params(categorical_features=[0]).fit(frame)
+
+
+def test_categorical_features_of_different_lengths(est):
+    with pytest.raises(ValueError, match=r"categorical_features has"):
+        est.set_params(categorical_features=[[0], [0, 1]]).fit(GOOD)
+
+
+def test_two_rows_are_correlated_perfectly(est):
+    assert np.isfinite(est.fit(GOOD[:2]).sample(5)).all()
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning", "ignore:The column")
+@pytest.mark.parametrize("scale", [1e-290, 1e200, 1e300])
+def test_squares_that_are_no_floats(est, scale):
+    X = scale * np.random.default_rng(0).standard_cauchy(size=(40, 3)).clip(-50, 50)
+    for options in ({}, {"standardize": False}):
+        est.set_params(**options).fit(X, X + scale)
+        assert np.isfinite(est.transform(X)).all()
+        assert np.isfinite(est.score(X, X)) or scale > 1e200
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning", "ignore:The column")
+def test_a_linear_map_between_very_different_scales(est):
+    """Its covariance has no meaning in float64: each feature is scaled by itself."""
+    rng = np.random.default_rng(0)
+    source = rng.normal(size=(10, 5)) * 10.0 ** np.array([-40, -20, 0, 20, 40])
+    target = rng.normal(size=(12, 5))
+    est.set_params(frame="linear", early_stopping=False).fit(source, target)
+    assert np.abs(est.transform(source)).max() < 10

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import check_array, validate_data
+from sklearn.utils.validation import validate_data
 
 from sklearn_nsgf._data.labels import Classes, check_classes_in_both, check_labels, find_classes
 from sklearn_nsgf._data.layout import Layout, find_layout, float_dtype
@@ -15,7 +15,7 @@ from sklearn_nsgf._data.rows import Sample, SampleRows
 from sklearn_nsgf._data.space import Space
 from sklearn_nsgf._data.table import Table, find_table
 from sklearn_nsgf._frames import library_of
-from sklearn_nsgf._sklearn import get_feature_names
+from sklearn_nsgf._sklearn import check_array, get_feature_names
 from sklearn_nsgf._warn import warn_caller
 from sklearn_nsgf.domains import UNLABELLED, any_array, is_target, source_mask
 
@@ -128,7 +128,12 @@ def check_flow_data(estimator: BaseEstimator, X, y, sample_domain, known: Space 
 
 def _warn_of_a_target(ignored: np.ndarray) -> None:
     """Of one feature and without its second dimension, a target sample looks like labels."""
-    if type_of_target(ignored) == "continuous":
+    if ignored.dtype.kind != "f":
+        return
+    # It takes floats for integers to see whether they are.
+    with np.errstate(invalid="ignore"):
+        kind = type_of_target(ignored)
+    if kind == "continuous":
         warn_caller(
             "y has one dimension and is ignored, as labels would be, but its values look like a sample of "
             "one feature. If it is the target, pass y.reshape(-1, 1).",
@@ -205,13 +210,13 @@ def _check_numbers(X, name: str, table: Table, *, in_parts: bool = False, **opti
         )
     numbers = table.encode(X, name)
     is_coded = numbers is not X
-    options = {**SAMPLE_OPTIONS, "input_name": name, **options}
+    options = {**SAMPLE_OPTIONS, **options}
     try:
         if in_parts and isinstance(X, np.memmap) and X.dtype.kind in "biuf" and not table.categories:
             for start in range(0, len(X), _PART_ROWS):
-                check_array(X[start : start + _PART_ROWS], input_name=name, allow_nd=True, dtype=None)
+                check_array(X[start : start + _PART_ROWS], name, allow_nd=True, dtype=None)
             options = {**options, "dtype": None, "ensure_all_finite": False}
-        numbers = check_array(numbers, **options)
+        numbers = check_array(numbers, name, **options)
     except (TypeError, ValueError) as error:
         columns = _columns_to_blame(numbers, table)
         if not columns:

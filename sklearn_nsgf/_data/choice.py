@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 
 from sklearn_nsgf._data.charts import Charts, marginal_of
 from sklearn_nsgf._data.frame import Frame
-from sklearn_nsgf._data.moments import moments_of, some_rows
+from sklearn_nsgf._data.moments import deviations_of, moments_of, some_rows
 from sklearn_nsgf._data.rows import SampleRows
 from sklearn_nsgf.flow._samplers import Rows, tree_order
 
@@ -62,15 +62,22 @@ def find_frame(
         Whether each feature has a unit of its own.
     categorical : sequence of int
         Columns of codes, which are always read as scores.
+
+    Raises
+    ------
+    ValueError
+        If means and deviations, or their ratios, are too large for floats.
     """
     are_categories = np.zeros(target.shape[1], dtype=bool)
     are_categories[list(categorical)] = True
     columns = Columns(per_feature, are_categories, are_categories)
-    if kind == "auto":
-        if per_feature:
-            columns = columns._replace(are_scores=are_categories | _are_unlike_normal(source, target))
-        kind = _choose(source, target, columns)
-    return _frame_of(source, target, kind, columns)
+    # The moments tell whether numbers are too large for floats, and a frame that makes such is not chosen.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        if kind == "auto":
+            if per_feature:
+                columns = columns._replace(are_scores=are_categories | _are_unlike_normal(source, target))
+            kind = _choose(source, target, columns)
+        return _frame_of(source, target, kind, columns)
 
 
 def _are_unlike_normal(source: Rows | None, target: Rows) -> np.ndarray:
@@ -189,6 +196,7 @@ def _choose(source: SampleRows | None, target: SampleRows, columns: Columns) -> 
             if kind == "quantile":
                 distances[k, j] += _sampling_distance(test[1] / unit, min(map(len, training)))
     gains = distances[:, -1:] - distances
+    gains[:, ~np.isfinite(gains).all(axis=0)] = 0
     mean, error = gains.mean(axis=0), gains.std(axis=0, ddof=1) / np.sqrt(N_FOLDS)
     # Of equal ones the last.
     return kinds[np.where(mean > error, mean, 0)[::-1].argmax() * -1 - 1]
@@ -196,7 +204,7 @@ def _choose(source: SampleRows | None, target: SampleRows, columns: Columns) -> 
 
 def _folds(cloud: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
     """Number of the fold of each row: neighbours are in different ones, so that all folds are alike."""
-    std = cloud.std(axis=0)
+    std = deviations_of(cloud)
     order = tree_order(np.divide(cloud, std, where=std > 0, out=np.zeros_like(cloud)))
     folds = np.empty(len(cloud), dtype=int)
     for start in range(0, len(cloud), N_FOLDS):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sklearn_nsgf._data.charts import Charts
-from sklearn_nsgf._data.moments import Moments, divide_in_place
+from sklearn_nsgf._data.moments import Moments, check_scales, divide_in_place
 from sklearn_nsgf.flow import blur_schedule
 
 NAMES = {
@@ -16,6 +16,8 @@ NAMES = {
     "quantile": "map of quantiles",
 }
 KINDS = tuple(NAMES)
+# Between features, of the source's deviation in units of the target's: one map stretches all of them.
+LARGEST_RATIO = 1e6
 
 
 class Frame:
@@ -64,6 +66,7 @@ class Frame:
         # Features that are constant in both clouds come back as they were.
         self.spread = np.where((source.std > 0) | (target.std > 0), self.scale, 0)
         stds = [divide_in_place(moments.std.copy(), self.scale) for moments in (source, target)]
+        check_scales(self.scale, self.drift, 2 * np.square(stds).sum())
         self.axes: np.ndarray | None = None
         self.at_source = np.ones(len(self.scale))
         self.at_target = np.ones(len(self.scale))
@@ -74,7 +77,10 @@ class Frame:
         if kind != "none":
             self.at_target[(source.std > 0) & (target.std == 0)] = 0
         knows_correlations = kind in ("linear", "quantile") and source.correlation is not None
-        if knows_correlations and source is not target and varies.any():
+        ratios = self.at_source[varies]
+        # The covariance of a source with larger ones is singular in float64.
+        is_regular = varies.any() and ratios.max() <= LARGEST_RATIO * ratios.min()
+        if knows_correlations and source is not target and is_regular:
             self._turn(source, target, stds, varies)
         # Standard deviations of the normal source, or a root of its covariance. A factor F adds F F^T to it.
         self.noise, self.noise_factor = stds[0], None

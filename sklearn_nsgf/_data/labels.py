@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import check_array
 
+from sklearn_nsgf._sklearn import check_array
 from sklearn_nsgf.domains import UNLABELLED, UNLABELLED_MARKS, is_unlabelled
 
 
@@ -89,10 +89,16 @@ def check_labels(labels: np.ndarray | None, n_rows: int, mode: str) -> np.ndarra
             f"label_mode={mode!r} needs y with a class for each row of X; y is None. Otherwise set "
             "label_mode='ignore'."
         )
+    if labels.dtype.kind in "mMcV":
+        raise ValueError(
+            f"label_mode={mode!r} needs classes in y, strings or integers; y has the dtype {labels.dtype}."
+        )
     if mode == "couple":
         labels = _with_one_placeholder(labels)
-    labels = _of_one_type(check_array(labels, ensure_2d=False, dtype=None, input_name="y"))
-    kind = type_of_target(labels, input_name="y")
+    labels = _of_one_type(check_array(labels, "y", ensure_2d=False, dtype=None))
+    # It takes floats for integers to see whether they are.
+    with np.errstate(invalid="ignore"):
+        kind = type_of_target(labels, input_name="y")
     if kind not in ("binary", "multiclass"):
         raise ValueError(
             f"label_mode={mode!r} needs classes in y, strings or integers; y is {kind}. Cut continuous "

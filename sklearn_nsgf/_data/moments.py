@@ -68,11 +68,13 @@ def moments_of(
     square = sum(np.square((chunk - mean) / safe).sum(axis=0) for chunk in chunks(cloud))
     rounding = 10 * np.finfo(np.float64).eps * np.abs(mean)
     std = np.where(largest > rounding, safe * np.sqrt(square / n_rows), 0)
+    check_scales(mean, std)
     if encode is None and not (with_correlation or with_factor):
         return Moments(mean, std)
     sample = some_rows(cloud, FACTOR_SIZE if with_factor else MAX_SIZE)
     sample = sample if encode is None else encode(sample)
-    mean[columns], std[columns] = sample[:, columns].mean(axis=0), sample[:, columns].std(axis=0)
+    mean[columns], std[columns] = sample[:, columns].mean(axis=0), deviations_of(sample[:, columns])
+    check_scales(mean, std)
     if not (with_correlation or with_factor):
         return Moments(mean, std)
     if with_factor:
@@ -80,6 +82,23 @@ def moments_of(
         deviations = divide_in_place(sample - mean, unit).astype(np.float32)
         return Moments(mean, std, factor=_correlation_factor(deviations))
     return Moments(mean, std, _shrunk_correlation(divide_in_place(sample - mean, std)))
+
+
+def deviations_of(values: np.ndarray) -> np.ndarray:
+    """Standard deviation of each column, also where squares are no floats."""
+    largest = np.abs(values).max(axis=0, initial=0).astype(np.float64)
+    largest = np.where(largest > 0, largest, 1)
+    return (values / largest).std(axis=0) * largest
+
+
+def check_scales(*numbers: np.ndarray) -> None:
+    """Refuse samples whose means, deviations, or ratios of these, are no floats."""
+    if not all(np.isfinite(each).all() for each in numbers):
+        raise ValueError(
+            "X has values, or X and y have scales, whose means, deviations or their ratios are too large for "
+            "a float. Look for mistakes among the largest and the smallest values, and divide columns by "
+            "their size."
+        )
 
 
 def some_rows(cloud, max_size: int = MAX_SIZE) -> np.ndarray:
@@ -92,7 +111,8 @@ def some_rows(cloud, max_size: int = MAX_SIZE) -> np.ndarray:
 def _shrunk_correlation(deviations: np.ndarray) -> np.ndarray:
     covariance, _ = ledoit_wolf(deviations, assume_centered=True)
     std = np.sqrt(np.where(covariance.diagonal() > 0, covariance.diagonal(), 1))
-    correlation = covariance / std / std[:, None]
+    # Rounding must not make a perfect correlation more than that.
+    correlation = covariance / std / std[:, None] * (1 - 1e-11)
     np.fill_diagonal(correlation, 1)
     return correlation
 

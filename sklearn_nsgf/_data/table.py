@@ -63,7 +63,7 @@ class Table(NamedTuple):
             )
         if not (library_of(X) or kind == "O" or _is_mixed(X)):
             return X
-        X = _as_table(X)
+        X = _as_table(X, name)
         if X.shape[1:] != (self.n_columns,):
             # Not what was fitted: whoever checks the numbers says so.
             return X
@@ -175,7 +175,11 @@ def find_table(X, y, categorical_features) -> Table:
     ValueError
         If it does not fit the columns, or a category is missing.
     """
-    samples = [each if issparse(each) else _as_table(each) for each in (X, y) if each is not None]
+    samples = [
+        each if issparse(each) else _as_table(each, name)
+        for each, name in ((X, "X"), (y, "y (the target)"))
+        if each is not None
+    ]
     dtypes = [
         [_dtype_name(column_of(each, place)) for place in range(each.shape[1])] if library_of(each) else []
         for each in samples
@@ -222,7 +226,7 @@ def _given_places(X, table: Table, given) -> list[int]:
             "categorical_features is for tables, and X holds images; expected None or 'from_dtype'."
         )
     n_columns, wrong = X.shape[1], None
-    given = np.asarray(given)
+    given = np.array([*given, None], dtype=object)[:-1] if any(map(np.ndim, given)) else np.asarray(given)
     if given.dtype == bool and given.shape == (n_columns,):
         return np.flatnonzero(given).tolist()
     if given.dtype.kind in "iu" and given.ndim == 1:
@@ -243,12 +247,16 @@ def _given_places(X, table: Table, given) -> list[int]:
     )
 
 
-def _as_table(X):
-    return (
-        X
-        if library_of(X) or isinstance(X, np.ndarray)
-        else np.asarray(X, dtype=object if _is_mixed(X) else None)
-    )
+def _as_table(X, name: str):
+    if library_of(X) or isinstance(X, np.ndarray):
+        return X
+    try:
+        return np.asarray(X, dtype=object if _is_mixed(X) else None)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} is a {type(X).__name__} of rows of different lengths, or of no rows; expected an array, "
+            "a DataFrame, or a list of rows of one length."
+        ) from error
 
 
 def _is_mixed(X) -> bool:
@@ -291,12 +299,14 @@ def _distinct(column, title: str) -> tuple[np.ndarray, np.ndarray]:
             "sklearn.impute.SimpleImputer(strategy='most_frequent')."
         )
     try:
-        return np.unique(values, return_inverse=True)
+        found, inverse = np.unique(values, return_inverse=True)
+        set(found.tolist())
     except TypeError as error:
         raise TypeError(
-            f"The {title} has values of several kinds ({error}): the argument must be a string or a number, "
-            "the same in all rows."
+            f"The {title} has values of several kinds, or that are no categories ({error}): the argument "
+            "must be a string or a number, the same in all rows."
         ) from error
+    return found, inverse
 
 
 def _floats(column, title: str) -> np.ndarray:

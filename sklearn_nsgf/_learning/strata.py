@@ -85,7 +85,7 @@ def make_strata(source: Sample | None, target: Sample, space: Space) -> list[Str
     space : Space
     """
     frame, classes = space.frame, space.classes
-    noise = Side(GaussianSampler(frame.noise, frame.noise_factor), math.inf)
+    noise = Side(GaussianSampler(frame.noise, frame.noise_factor), math.inf) if source is None else None
     encoded = [source and in_frame(source, space, 0.0), in_frame(target, space, 1.0)]
     if classes.mode == "ignore":
         return [Stratum(*(_members(sample, None) if sample else noise for sample in encoded))]
