@@ -85,6 +85,14 @@ def test_a_killed_fit_goes_on_to_the_same_bytes(tmp_path):
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """A process that was started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def ctrl_c_at(owner, name, n_calls, monkeypatch):
     """Send the signal at a call of a method, which may be in another thread; return the calls so far."""
     method, calls = getattr(owner, name), []
@@ -102,12 +110,12 @@ def ctrl_c_at(owner, name, n_calls, monkeypatch):
 EARLY = {
     "checks": (SinkhornFlowTransport, "_new_space", 1),
     "the order of the rows": (SinkhornFlowTransport, "_strata", 1),
-    "the first block": (SinkhornFlows, "_simulate", 1),
+    "the first block": (SinkhornFlows, "_draw", 1),
     "the first look": (HeldOutDistance, "__call__", 1),
     "the first step": (MLP, "forward", 1),
 }
 LATER = {
-    "a later block": (SinkhornFlows, "_simulate", 5),
+    "a later block": (SinkhornFlows, "_draw", 5),
     "a later look": (HeldOutDistance, "__call__", 9),
     "a later step": (MLP, "forward", 40),
     "a write": (checkpoint.Checkpoint, "_write", 9),
