@@ -430,6 +430,10 @@ class _TransportScorer:
         samples = list(map(np.asarray, samples))
         moved, target = _flatten(*samples)
         if self.standardize:
+            moved, target = (
+                check_array(rows, name, dtype=np.float64, ensure_all_finite=False)
+                for name, rows in {"X": moved, "y": target}.items()
+            )
             unit = _deviations(target, None if samples[0].ndim > 2 else 0, features)
             # The metric refuses what is infinite.
             with np.errstate(over="ignore"):
@@ -443,7 +447,6 @@ class _TransportScorer:
 
 def _deviations(target: np.ndarray, axis: int | None, features: np.ndarray | None) -> np.ndarray:
     """Standard deviations, of all columns of a feature together, or 1 where nothing varies."""
-    target = np.asarray(target, dtype=np.float64)
     # Squares of extreme numbers overflow.
     largest = np.abs(target).max(axis=axis)
     if features is not None:
@@ -452,7 +455,8 @@ def _deviations(target: np.ndarray, axis: int | None, features: np.ndarray | Non
     variance = (target / largest).var(axis=axis)
     if features is not None:
         variance = np.bincount(features, variance)[features]
-    return np.where(variance > 0, np.sqrt(variance) * largest, 1)
+    deviations = np.sqrt(variance) * largest
+    return np.where(deviations > 0, deviations, 1)
 
 
 def _name(function) -> str:

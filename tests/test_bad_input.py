@@ -291,6 +291,50 @@ def test_categories_that_are_lists(est):
         est.set_params(categorical_features=[0]).fit(frame)
 
 
+def test_categories_that_are_tuples(est):
+    frame = pd.DataFrame({"a": pd.Series([(1, 0), (1, 1), (1, 0)]).astype("category")})
+    with pytest.raises(TypeError, match="categories that are sequences"):
+        est.fit(frame)
+
+
+def test_labels_of_different_lengths(est):
+    est.set_params(label_mode="condition").fit(GOOD, np.arange(30) % 2)
+    with pytest.raises(ValueError, match="labels cannot be read"):
+        est.transform(GOOD[:2], labels=[[1], [1, 0]])
+
+
+def test_dates_are_no_numbers_to_score(est):
+    frame = pd.DataFrame({"a": pd.Series(pd.date_range("2024", periods=6).date, dtype=object)})
+    est.set_params(categorical_features=["a"]).fit(frame)
+    with pytest.raises(TypeError, match=r"It is about [Xy]"):
+        est.score(frame)
+
+
+def test_categories_of_other_types_in_the_target(est):
+    X, y = pd.DataFrame({"a": pd.Categorical(["x", "y"] * 10)}), pd.DataFrame({"a": [1, 2] * 10})
+    assert set(est.fit(X, y).transform(X)["a"]) <= {"x", "y", 1, 2}
+
+
+def test_frames_of_two_libraries(est):
+    polars = pytest.importorskip("polars")
+    X = polars.DataFrame({"a": np.arange(20)})
+    est.set_output(transform="polars").fit(X, pd.DataFrame({"a": np.arange(20)}))
+    assert isinstance(est.sample(3), polars.DataFrame)
+
+
+@pytest.mark.filterwarnings("ignore:All source rows are equal")
+def test_rows_that_are_too_far_away(est):
+    with pytest.raises(ValueError, match=r"standard deviations away.*frame='none'"):
+        est.set_params(frame="none").fit(np.full((9, 2), 1e100), GOOD)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_the_least_number_there_is(est):
+    X = np.zeros((13, 2))
+    X[3, 1] = 5e-324
+    assert np.isfinite(est.set_params(standardize=False).fit(X).score(X))
+
+
 def test_categorical_features_of_different_lengths(est):
     with pytest.raises(ValueError, match=r"categorical_features has"):
         est.set_params(categorical_features=[[0], [0, 1]]).fit(GOOD)

@@ -85,7 +85,7 @@ class Frame:
         # Standard deviations of the normal source, or a root of its covariance. A factor F adds F F^T to it.
         self.noise, self.noise_factor = stds[0], None
         if knows_correlations and source is target:
-            self.noise = stds[0][:, None] * np.linalg.cholesky(source.correlation)
+            self.noise = stds[0][:, None] * _root(source.correlation)
         if source.factor is not None:
             self.noise_factor = stds[0].astype(np.float32)[:, None] * source.factor
             self.noise = stds[0] * np.sqrt(np.maximum(1 - np.square(source.factor).sum(axis=1), 0))
@@ -181,6 +181,16 @@ def _unit(source_std: np.ndarray, target_std: np.ndarray, per_feature: bool, *, 
     if not per_feature:
         variance[:] = variance.mean()
     return np.sqrt(variance) * largest
+
+
+def _root(correlation: np.ndarray) -> np.ndarray:
+    """A matrix R with ``R R^T`` the correlation."""
+    try:
+        return np.linalg.cholesky(correlation)
+    except np.linalg.LinAlgError:
+        # Of a perfect correlation, which is singular.
+        variances, axes = np.linalg.eigh(correlation)
+        return axes * np.sqrt(np.maximum(variances, 0))
 
 
 def _gaussian_map(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

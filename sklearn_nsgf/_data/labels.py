@@ -66,7 +66,13 @@ class Classes(NamedTuple):
                 f"labels are missing: with label_mode='condition' each of the {n_rows} {argument} needs its "
                 f"class, one of {self.labels.tolist()}."
             )
-        labels = _of_one_type(np.asarray(labels))
+        try:
+            labels = _of_one_type(np.asarray(labels))
+        except ValueError as error:
+            raise ValueError(
+                f"labels cannot be read: {error}. Expected one label, or one for each of the {n_rows} "
+                f"{argument}."
+            ) from error
         if labels.shape not in [(), (n_rows,)]:
             raise ValueError(
                 f"labels has the shape {labels.shape}; expected one label, or one for each of the {n_rows} "

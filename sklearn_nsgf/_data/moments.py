@@ -111,8 +111,7 @@ def some_rows(cloud, max_size: int = MAX_SIZE) -> np.ndarray:
 def _shrunk_correlation(deviations: np.ndarray) -> np.ndarray:
     covariance, _ = ledoit_wolf(deviations, assume_centered=True)
     std = np.sqrt(np.where(covariance.diagonal() > 0, covariance.diagonal(), 1))
-    # Rounding must not make a perfect correlation more than that.
-    correlation = np.clip(covariance / std / std[:, None], 1e-11 - 1, 1 - 1e-11)
+    correlation = covariance / std / std[:, None]
     np.fill_diagonal(correlation, 1)
     return correlation
 

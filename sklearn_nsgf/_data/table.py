@@ -159,7 +159,11 @@ def _category_series(package, values: np.ndarray, categories: np.ndarray, dtype:
         return package.Series(values.tolist(), dtype=kinds.get(dtype))
     if dtype in ("category", "ordered category"):
         return package.Categorical(values, categories=categories, ordered=dtype != "category")
-    return package.Series(values).astype(dtype or values.dtype).array
+    try:
+        return package.Series(values).astype(dtype or values.dtype).array
+    except (TypeError, ValueError):
+        # The other sample has categories that are none of this type.
+        return package.Series(values).array
 
 
 def find_table(X, y, categorical_features) -> Table:
@@ -181,7 +185,9 @@ def find_table(X, y, categorical_features) -> Table:
         if each is not None
     ]
     dtypes = [
-        [_dtype_name(column_of(each, place)) for place in range(each.shape[1])] if library_of(each) else []
+        [_dtype_name(column_of(each, place)) for place in range(each.shape[1])]
+        if library_of(each) and library_of(each) == library_of(X)
+        else []
         for each in samples
     ]
     columns = list(X.columns) if library_of(X) else []
@@ -279,6 +285,11 @@ def _categories(columns: Sequence, title: str) -> np.ndarray:
     values = list(
         dict.fromkeys(value for each in sorted(found_in_each, key=len, reverse=True) for value in each)
     )
+    if any(map(np.ndim, values)):
+        raise TypeError(
+            f"The {title} has categories that are sequences, such as {values[0]!r}: the argument must be a "
+            "string or a number."
+        )
     as_array = np.array(values)
     return as_array if as_array.dtype.kind in "biuf" else np.array(values, dtype=object)
 

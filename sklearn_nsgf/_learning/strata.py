@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklearn_nsgf._data.frame import Frame
 from sklearn_nsgf._data.labels import Classes
 from sklearn_nsgf._data.rows import Sample
 from sklearn_nsgf._data.space import Space
@@ -20,6 +21,8 @@ from sklearn_nsgf.flow._samplers import Sampler, tree_order
 # Blur of the plan that tells the classes of unlabelled rows, as a fraction of the target's RMS distance:
 # measured on Office-Caltech10, where less tells them hardly better than no plan.
 CLASS_BLUR = 0.3
+# Flows are learnt in float32, in which squares of larger numbers are none, or sums of many.
+LARGEST_POINT = 1e15
 
 
 class Side(NamedTuple):
@@ -71,7 +74,18 @@ def split_places(sample: Sample, fraction: float, seed: int) -> tuple[np.ndarray
 
 def in_frame(sample: Sample, space: Space, t: float) -> Sample:
     """The same sample as points of the flow at time t."""
-    return sample._replace(rows=sample.rows.encoded(partial(space.frame.encode, t=t)))
+    return sample._replace(rows=sample.rows.encoded(partial(_encoded, space.frame, t=t)))
+
+
+def _encoded(frame: Frame, rows: np.ndarray, t: float) -> np.ndarray:
+    points = frame.encode(rows, t)
+    if not (np.abs(points) < LARGEST_POINT).all():
+        raise ValueError(
+            f"X or y has rows more than {LARGEST_POINT:.0e} standard deviations away, which is too far for "
+            f"float32 with frame={frame.kind!r}. Look for mistakes among the largest values, take another "
+            "frame, or, if an earlier fit found the units, fit afresh."
+        )
+    return points
 
 
 def make_strata(source: Sample | None, target: Sample, space: Space) -> list[Stratum]:

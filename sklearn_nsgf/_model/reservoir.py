@@ -50,7 +50,9 @@ class Reservoir(NamedTuple):
         drawn = np.empty((n_rows, self.rows[0].shape[1]), dtype=dtype)
         for code in np.unique(codes):
             members, wanted = self.rows[code], codes == code
-            drawn[wanted] = members[rng.randint(len(members), size=wanted.sum())]
+            # Infinite answers are refused.
+            with np.errstate(over="ignore"):
+                drawn[wanted] = members[rng.randint(len(members), size=wanted.sum())]
         return drawn
 
 
