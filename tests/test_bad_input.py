@@ -212,6 +212,11 @@ def test_columns_that_are_no_numbers_are_named(est):
         est.fit(np.zeros((5, 2)), np.array([[0.0, 1], [1, np.inf]]))
 
 
+def test_columns_beyond_those_of_a_frame_are_numbered(est):
+    with pytest.raises(ValueError, match=r"the columns \[2\] of y \(the target\)"):
+        est.fit(pd.DataFrame({"a": np.arange(5.0)}), np.array([[0.0, 1, 2], [0, 1, np.inf]]))
+
+
 def test_masked_arrays_are_refused(est):
     X = np.ma.masked_greater(np.arange(10.0).reshape(5, 2), 8)
     with pytest.raises(ValueError, match="X is a masked array"):
@@ -270,6 +275,11 @@ def test_an_error_names_the_target(est, y):
         est.fit(GOOD, y)
 
 
+def test_nan_among_ignored_labels_is_named(est):
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        est.fit(GOOD[:, :1], np.full(30, np.nan))
+
+
 def test_labels_of_any_type_are_ignored(est):
     assert est.fit(GOOD, np.zeros(30, dtype="i4,f8")).from_noise_
 
@@ -326,6 +336,13 @@ def test_frames_of_two_libraries(est):
 def test_rows_that_are_too_far_away(est):
     with pytest.raises(ValueError, match=r"standard deviations away.*frame='none'"):
         est.set_params(frame="none").fit(np.full((9, 2), 1e100), GOOD)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("ratio", [1e-20, 1e-50, 1e-90])
+def test_a_target_that_is_next_to_a_point(est, ratio):
+    est.set_params(frame="shift", standardize=False, early_stopping=False)
+    assert np.isfinite(est.fit(GOOD, GOOD * ratio).transform(GOOD)).all()
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")

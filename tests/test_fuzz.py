@@ -312,7 +312,7 @@ def test_containers(name, options, pair):
     if attempt(est.fit, X, y) is not None:
         for call in (lambda: est.transform(X), lambda: est.score(X, y), lambda: est.inverse_transform(y)):
             answer = attempt(call)
-            assert answer is None or np.isfinite(answer).all()
+            assert answer is None or np.isfinite(np.asarray(answer, dtype=float)).all()
 
 
 def fitted(dtype):
@@ -705,7 +705,11 @@ def test_frames(name, options, sheet, n_target, kind_of_target, given_columns, c
         "array": lambda: np.zeros((n_target, X.shape[1])) + np.arange(n_target)[:, None],
         "other columns": lambda: other.made(),
         "other library": lambda: (
-            pd.DataFrame(X.to_numpy()) if sheet.library == "polars" else in_polars(X) if pl else X
+            pd.DataFrame({k: column.to_numpy() for k, column in enumerate(X)})
+            if sheet.library == "polars"
+            else in_polars(X)
+            if pl
+            else X
         ),
     }[kind_of_target]()
     est = made(name, {**options, "categorical_features": GIVEN[given_columns](list(X.columns))})

@@ -132,7 +132,7 @@ def _warn_of_a_target(ignored: np.ndarray) -> None:
         return
     # It takes floats for integers to see whether they are.
     with np.errstate(invalid="ignore"):
-        kind = type_of_target(ignored)
+        kind = type_of_target(ignored, input_name="y")
     if kind == "continuous":
         warn_caller(
             "y has one dimension and is ignored, as labels would be, but its values look like a sample of "

@@ -18,6 +18,8 @@ NAMES = {
 KINDS = tuple(NAMES)
 # Between features, of the source's deviation in units of the target's: one map stretches all of them.
 LARGEST_RATIO = 1e6
+# In units of the flow, beside which a target may be next to a point. The inverse of its square is a float32.
+SMALLEST_BLUR = 1e-15
 
 
 class Frame:
@@ -214,5 +216,5 @@ def blur_in_units(blur, frame: Frame):
     frame : Frame
     """
     blur_schedule(blur, 2)
-    resolved = np.asarray(blur, dtype=float) * (frame.target_rms_distance or 1.0)
+    resolved = np.maximum(np.asarray(blur, dtype=float) * (frame.target_rms_distance or 1.0), SMALLEST_BLUR)
     return float(resolved) if resolved.ndim == 0 else tuple(map(float, resolved))

@@ -87,7 +87,7 @@ class Table(NamedTuple):
 
     def title(self, place: int):
         """Name or number of a column."""
-        return self.columns[place] if self.columns else place
+        return self.columns[place] if place < len(self.columns) else place
 
     def decode(self, rows: np.ndarray) -> np.ndarray:
         """Rows with categories in place of codes, for arrays."""
