@@ -170,7 +170,7 @@ def test_noise_of_many_features_has_the_variances_of_all_rows(monkeypatch):
     frame = find_frame(None, X, "auto", per_feature=False)
     assert frame.noise_factor.shape == (1100, 20)
     covariance = covariance_of_noise(frame)
-    np.testing.assert_allclose(covariance.diagonal(), X.var(axis=0, dtype=float), rtol=1e-4)  # of float32
+    np.testing.assert_allclose(covariance.diagonal(), X.var(axis=0, dtype=float), rtol=1e-5)
     assert abs(covariance[:5, :5] - np.diag(covariance[:5, :5].diagonal())).max() < 0.01 * covariance[0, 0]
 
 
@@ -178,7 +178,7 @@ def test_noise_of_many_features_has_the_variances_of_all_rows(monkeypatch):
 def test_noise_of_many_features_from_next_to_nothing(X):
     """Two rows, whose covariance is not shrunk, and a constant."""
     frame = find_frame(None, X, "auto", per_feature=False)
-    np.testing.assert_allclose(covariance_of_noise(frame).diagonal(), X.var(axis=0), rtol=1e-4)  # of float32
+    np.testing.assert_allclose(covariance_of_noise(frame).diagonal(), X.var(axis=0), rtol=1e-5)
     assert np.isfinite(frame.decode(frame.draw_noise(9, np.random.RandomState(0)), 0.0, float)).all()
 
 

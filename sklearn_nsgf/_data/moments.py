@@ -125,7 +125,9 @@ def _correlation_factor(deviations: np.ndarray) -> np.ndarray:
     factor = axes.T * (roots * np.float32(np.sqrt((1 - shrinkage) / n_rows)))
     variances = np.square(deviations).mean(axis=0)
     variances += shrinkage * (variances.mean() - variances)
-    return divide_in_place(factor, np.sqrt(variances)[:, None])
+    factor = divide_in_place(factor, np.sqrt(variances)[:, None])
+    # Rounding must not give a feature more than its variance.
+    return factor / np.maximum(1, np.linalg.norm(factor, axis=1, keepdims=True))
 
 
 def _shrinkage(deviations: np.ndarray) -> float:
