@@ -416,9 +416,12 @@ def test_maps_of_any_numbers_are_read_as_arrays_are(tmp_path, dtype):
     X = rng.integers(0, 2 if dtype == "bool" else 50, size=(60, 2)).astype(dtype)
     maps = [np.memmap(tmp_path / name, dtype=dtype, mode="w+", shape=X.shape) for name in "xy"]
     maps[0][:], maps[1][:] = X, X[::-1] if dtype == "bool" else X + 2
-    mapped, inside = (clone(ESTIMATORS["matching"]).fit(*each) for each in (maps, map(np.array, maps)))
-    np.testing.assert_array_equal(mapped.transform(X), inside.transform(X))
-    assert mapped.sample(3).dtype == np.float64
+    arrays = list(map(np.array, maps))
+    mapped, inside = (clone(ESTIMATORS["matching"]).fit(*each) for each in (maps, arrays))
+    for _ in range(2):
+        np.testing.assert_array_equal(mapped.transform(X), inside.transform(X))
+        assert mapped.sample(3).dtype == np.float64
+        mapped.partial_fit(*maps), inside.partial_fit(*arrays)
     maps[0].flush()
 
 

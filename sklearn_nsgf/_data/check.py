@@ -79,7 +79,7 @@ def check_flow_data(estimator: BaseEstimator, X, y, sample_domain, known: Space 
         layout = find_layout(X.shape[1:], estimator.image_shape, estimator.channel_axis)
     else:
         table, layout = known.table, known.layout
-        X = check_samples(estimator, X, known, ensure_min_samples=2)
+        X = _check_samples(estimator, X, known, ensure_min_samples=2, in_parts=True)
     dtype = _dtype_in(layout, X.dtype)
     rows = SampleRows(X, layout, dtype)
     if is_target(y):
@@ -155,6 +155,11 @@ def _split_rows(sample_domain, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 def check_samples(estimator: BaseEstimator, X, space: Space, **options) -> np.ndarray:
     """Check samples of the user's shape for a fitted estimator: float32, float64, or uint8 images."""
+    samples = _check_samples(estimator, X, space, **options)
+    return samples.astype(_dtype_in(space.layout, samples.dtype), copy=False)
+
+
+def _check_samples(estimator: BaseEstimator, X, space: Space, **options) -> np.ndarray:
     layout = space.layout
     # The names and the number of features; of a DataFrame first, since its columns are encoded by place.
     is_frame = library_of(X) is not None
@@ -168,7 +173,7 @@ def check_samples(estimator: BaseEstimator, X, space: Space, **options) -> np.nd
             f"X has samples of shape {samples.shape[1:]}, but {type(estimator).__name__} was fitted on "
             f"samples of shape {layout.sample_shape}."
         )
-    return samples.astype(_dtype_in(layout, samples.dtype), copy=False)
+    return samples
 
 
 def check_target(y, layout: Layout, table: Table, *, ensure_min_samples: int) -> np.ndarray:
