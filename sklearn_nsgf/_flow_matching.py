@@ -34,7 +34,7 @@ class FlowMatchingTransport(SingleFlowTransport):
         fit in 1 GiB.
     blur : float, default=0.03
         For `coupling="sinkhorn"`: the square root of the entropic temperature, as a fraction of the target's
-        root mean squared pairwise distance. "auto" depends on the number of features.
+        root mean squared pairwise distance.
     n_steps : int, default=10
         Number of steps of `transform`.
     solver : {"euler", "midpoint", "heun", "rk4"}, default="euler"
