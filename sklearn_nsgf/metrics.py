@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from numbers import Integral, Real
 
 import numpy as np
@@ -607,8 +608,12 @@ def _flatten(X: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _in_common_unit(X: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Both divided by a power of two next to the largest number, which is exact, and that power.
+
+    It is a normal number: NumPy below 2 warns where it divides by a lesser one.
+    """
     largest = max(np.abs(X).max(), np.abs(Y).max())
-    unit = math.ldexp(1.0, math.frexp(largest)[1] - 1) if largest > 0 else 1.0
+    unit = math.ldexp(1.0, max(math.frexp(largest)[1], sys.float_info.min_exp) - 1) if largest > 0 else 1.0
     return X / unit, Y / unit, unit
 
 
