@@ -17,7 +17,7 @@ from dask.distributed import Client, LocalCluster
 from sklearn_nsgf.flow import ArraySampler, Couplings, SinkhornFlows
 
 N_FEATURES, N_ROWS = 16, 4096
-N_MINIBATCHES = {256: 32, 1024: 8, 2048: 4}
+N_MINIBATCHES = {256: 256, 1024: 64, 2048: 12}
 
 
 def makers(n_points, n_jobs):

@@ -21,6 +21,8 @@ from sklearn_nsgf.flow._trajectory import particle_flow
 # As many flows are simulated side by side as take so many numbers in all. On a CPU large ones are faster
 # one by one, in its cache and without waiting for a harder one; small ones cost mostly calls.
 _SIZE_AT_ONCE = {"cpu": 500_000, "cuda": 2**27, "mps": 2**25}
+# Into how many messages for each worker of another process the minibatches of a call go.
+_SHARES_PER_WORKER = 3
 
 Seeds = Sequence[np.random.SeedSequence]
 # Paths, whether their problems are solved, and the marginal errors.
@@ -333,17 +335,27 @@ def _in_parallel(draw: Any, solve: Any, arguments: Sequence[Any], n_jobs: int | 
     """What `solve` makes of the draw for each argument.
 
     Threads draw for themselves. Other workers are sent the draws: a sampler holds a whole sample, or a file
-    that another machine need not have. Nobody is sent a single draw.
+    that another machine need not have. They get them in a few shares, as each message takes milliseconds of
+    the sender's time. Nobody is sent a single draw.
     """
     n_threads = torch.get_num_threads()
     with one_thread:
         if len(arguments) == 1:
             return [solve(*draw(arguments[0]))]
-        parallel = Parallel(n_jobs=_n_jobs_or_threads(n_jobs, n_threads), prefer="threads")
+        n_jobs = _n_jobs_or_threads(n_jobs, n_threads)
+        parallel = Parallel(n_jobs=n_jobs, prefer="threads")
         backend, _ = joblib.parallel.get_active_backend(prefer="threads")
         if getattr(backend, "supports_sharedmem", False):
             return list(parallel(delayed(_draw_and_solve)(draw, solve, argument) for argument in arguments))
-        return list(parallel([delayed(solve)(*draw(argument)) for argument in arguments]))
+        n_shares = min(len(arguments), _SHARES_PER_WORKER * joblib.effective_n_jobs(n_jobs))
+        bounds = [k * len(arguments) // n_shares for k in range(n_shares + 1)]
+        shares = [arguments[start:stop] for start, stop in itertools.pairwise(bounds)]
+        tasks = [delayed(_solve_all)(solve, [draw(argument) for argument in share]) for share in shares]
+        return list(itertools.chain.from_iterable(parallel(tasks)))
+
+
+def _solve_all(solve: Any, draws: Sequence[Any]) -> list[Any]:
+    return [solve(*draw) for draw in draws]
 
 
 def _draw_and_solve(draw: Any, solve: Any, argument: Any) -> Any:
