@@ -39,4 +39,4 @@ docs:
 	MPLBACKEND=agg $(PYTHON) -m sphinx --fail-on-warning --keep-going docs docs/_build/html
 
 example:
-	MPLBACKEND=agg $(PYTHON) examples/plot_color_transfer.py
+	MPLBACKEND=agg $(PYTHON) examples/images/plot_color_transfer.py

@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 from sphinx.util import logging
+from sphinx_gallery.sorting import ExplicitOrder
 
 import sklearn_nsgf
 
@@ -53,12 +54,24 @@ html_theme_options = {
 _SINGLE_PAGES = ("quick_start", "benchmarks", "peers", "faq", "glossary", "changelog")
 html_sidebars = {page: [] for page in _SINGLE_PAGES}
 
+# The sections of the gallery and their pages, in the order in which they are read.
+GALLERY = {
+    "images": ["color_transfer", "digits", "conditional_digits"],
+    "tables": ["tables", "few_rows"],
+    "cells": [],
+    "embeddings": [],
+    "pipelines": ["domain_adaptation"],
+    "howto": ["two_moons", "trajectories", "sinkhorn_tolerance"],
+}
+
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"/plot_",
-    # The colour transfer first.
-    "within_subsection_order": "FileNameSortKey",
+    "subsection_order": ExplicitOrder([f"../examples/{section}" for section in GALLERY]),
+    "within_subsection_order": ExplicitOrder(
+        [f"plot_{page}.py" for pages in GALLERY.values() for page in pages]
+    ),
     "doc_module": ("sklearn_nsgf",),
     "reference_url": {"sklearn_nsgf": None},
     "show_memory": False,
