@@ -28,6 +28,8 @@ from sklearn_nsgf._warn import warn_caller
 
 # Fewer rows than this can be learnt by heart in the default number of iterations.
 AUTO_STOPPING_ROWS = 5000
+# To order more rows, and to find their moments, takes longer than the training, which does not see them all.
+MOST_ROWS = 2**18
 MEMORY_ADVICE = (
     "A fit keeps the network, its gradients for one batch, and the pool there: lower batch_size or "
     "pool_size, or set device='cpu'. The estimator is as it was."
@@ -171,6 +173,7 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
             description = describe_fit(self, data, before, device, in_parts=in_parts)
             checkpoint = Checkpoint(self.checkpoint, description, random_state)
             random_state = checkpoint.seed
+        data = data.thinned(max(MOST_ROWS, self.max_iter * self.batch_size))
         rng = check_random_state(random_state)
         rng.set_state(team.ask_first(rng.get_state)())
         if before is None:

@@ -15,7 +15,14 @@ import pytest
 from clouds import two_clouds
 from sklearn.base import clone
 
-from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport, __version__, _transport
+from sklearn_nsgf import (
+    FlowMatchingTransport,
+    NSGFPlusPlus,
+    SinkhornFlowTransport,
+    __version__,
+    _base,
+    _transport,
+)
 from sklearn_nsgf._learning import learn
 from sklearn_nsgf._model import reservoir
 from sklearn_nsgf.flow import SinkhornFlows
@@ -423,6 +430,26 @@ def test_maps_of_any_numbers_are_read_as_arrays_are(tmp_path, dtype):
         assert mapped.sample(3).dtype == np.float64
         mapped.partial_fit(*maps), inside.partial_fit(*arrays)
     maps[0].flush()
+
+
+def test_rows_that_training_cannot_see_are_left_out(monkeypatch):
+    """Of 1 000 rows 40 are taken, one of each 25, and in `partial_fit` they stand for all of them."""
+    monkeypatch.setattr(_base, "MOST_ROWS", 40)
+    est = clone(ESTIMATORS["matching"]).set_params(batch_size=8, max_iter=2)
+    X = np.arange(1000.0).reshape(-1, 1)
+    est.partial_fit(X, X + 1)
+    assert est.model_.n_seen == [1000]
+    (kept,) = est.model_.source.rows
+    np.testing.assert_array_equal(np.sort(kept.ravel()) // 25, np.arange(40))
+    assert est.partial_fit(X[:30], X[:30] + 1).model_.n_seen == [1030]
+
+
+def test_training_sees_all_rows_it_has_steps_for(monkeypatch):
+    monkeypatch.setattr(_base, "MOST_ROWS", 40)
+    est = clone(ESTIMATORS["matching"]).set_params(batch_size=50, max_iter=2)
+    X = np.arange(100.0).reshape(-1, 1)
+    (kept,) = est.fit(X, X + 1).model_.source.rows
+    np.testing.assert_array_equal(np.sort(kept.ravel()), X.ravel())
 
 
 def test_a_map_with_nan_is_refused(tmp_path):

@@ -19,8 +19,8 @@ from sklearn_nsgf._sklearn import check_array, get_feature_names
 from sklearn_nsgf._warn import warn_caller
 from sklearn_nsgf.domains import UNLABELLED, any_array, is_target, source_mask
 
-# Rows of a map of a file that are checked at a time.
-_PART_ROWS = 2**14
+# Numbers of a map of a file that are checked at a time.
+_PART_SIZE = 2**20
 SAMPLE_OPTIONS = {"dtype": [np.float64, np.float32, np.uint8], "allow_nd": True}
 
 
@@ -45,6 +45,13 @@ class FlowData(NamedTuple):
     layout: Layout
     classes: Classes
     table: Table
+
+    def thinned(self, n_most: int) -> FlowData:
+        """At most so many rows of samples without classes."""
+        if self.target.codes is not None:
+            return self
+        source = None if self.source is None else self.source.thinned(n_most)
+        return self._replace(source=source, target=self.target.thinned(n_most))
 
 
 def check_flow_data(estimator: BaseEstimator, X, y, sample_domain, known: Space | None) -> FlowData:
@@ -218,8 +225,9 @@ def _check_numbers(X, name: str, table: Table, *, in_parts: bool = False, **opti
     options = {**SAMPLE_OPTIONS, **options}
     try:
         if in_parts and isinstance(X, np.memmap) and X.dtype.kind in "biuf" and not table.categories:
-            for start in range(0, len(X), _PART_ROWS):
-                check_array(X[start : start + _PART_ROWS], name, allow_nd=True, dtype=None)
+            n_at_once = max(1, _PART_SIZE // max(1, X[:1].size))
+            for start in range(0, len(X), n_at_once):
+                check_array(X[start : start + n_at_once], name, allow_nd=True, dtype=None)
             options = {**options, "dtype": None, "ensure_all_finite": False}
         numbers = check_array(numbers, name, **options)
     except (TypeError, ValueError) as error:

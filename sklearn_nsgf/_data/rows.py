@@ -60,14 +60,27 @@ class Sample(NamedTuple):
     rows : SampleRows
     codes : ndarray of int or None
         Index of each row's class, -1 for an unknown one; None where classes are ignored.
+    n_each : float
+        How many rows each of them stands for.
     """
 
     rows: SampleRows
     codes: np.ndarray | None
+    n_each: float = 1.0
 
     @property
     def n_rows(self) -> int:
         return len(self.rows)
 
     def take(self, places: np.ndarray) -> Sample:
-        return Sample(self.rows.take(places), None if self.codes is None else self.codes[places])
+        codes = None if self.codes is None else self.codes[places]
+        return Sample(self.rows.take(places), codes, self.n_each)
+
+    def thinned(self, n_most: int) -> Sample:
+        """One row of each of so many equal parts, which stand for all rows; or all, if they are no more."""
+        if self.n_rows <= n_most:
+            return self
+        spacing = self.n_rows / n_most
+        places = spacing * (np.arange(n_most) + np.random.RandomState(0).random_sample(n_most))
+        chosen = self.take(np.minimum(places.astype(int), self.n_rows - 1))
+        return chosen._replace(n_each=spacing * self.n_each)

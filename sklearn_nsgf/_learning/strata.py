@@ -177,7 +177,7 @@ def _class_weights(
 def _members(sample: Sample, weight: np.ndarray | None) -> Side | None:
     """The rows of a class, or all rows without weights; None if there are none."""
     if weight is None:
-        return Side(ArraySampler(sample.rows), float(sample.n_rows))
+        return Side(ArraySampler(sample.rows), sample.n_rows * sample.n_each)
     places = np.flatnonzero(weight)
     if not len(places):
         return None

@@ -58,7 +58,7 @@ class Reservoir(NamedTuple):
 
 def count_rows(sample: Sample, classes: Classes, before: Sequence[int] | None) -> list[int]:
     """Rows of each class that the network sees, or of all, with those before."""
-    counts = [len(group) for group in _groups(sample, classes)]
+    counts = [round(len(group) * sample.n_each) for group in _groups(sample, classes)]
     return counts if before is None else [n + m for n, m in zip(counts, before, strict=True)]
 
 
