@@ -9,6 +9,7 @@ from sklearn.utils import check_random_state
 
 from sklearn_nsgf._data.check import FlowData, check_flow_data
 from sklearn_nsgf._data.choice import find_frame
+from sklearn_nsgf._data.chunks import joined
 from sklearn_nsgf._data.outliers import warn_of_outliers
 from sklearn_nsgf._data.space import Space
 from sklearn_nsgf._learning.checkpoint import Checkpoint, describe_fit
@@ -72,12 +73,13 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         X : array-like of shape (n_source, n_features) or images
             Source sample. If `y` holds no target sample, `X` is the target; with `sample_domain` it holds
             both. Images have the shape (n, H, W), (n, H, W, C) or (n, C, H, W). A `numpy.memmap` of floats,
-            integers or booleans is read in parts and never copied as a whole.
+            integers or booleans is read in parts and never copied as a whole. An iterator of such arrays, or
+            of pandas DataFrames of numbers, is written to a temporary file, one chunk in memory at a time.
         y : array-like of shape (n_target, n_features) or (n_samples,), default=None
-            Target sample, with any number of rows, not paired with those of `X`. Without it, and without
-            `sample_domain`, `X` is the target and the source is a normal distribution with the mean and the
-            covariance of `X`, see `frame`. A one-dimensional `y` holds a class for each row of `X`;
-            `label_mode="ignore"` ignores it.
+            Target sample, with any number of rows, not paired with those of `X`; or an iterator. Without it,
+            and without `sample_domain`, `X` is the target and the source is a normal distribution with the
+            mean and the covariance of `X`, see `frame`. A one-dimensional `y` holds a class for each row of
+            `X`; `label_mode="ignore"` ignores it.
         sample_domain : array-like of shape (n_samples,), default=None
             Rows of `X` with a value >= 0 are the source, rows with a value < 0 the target. See
             `sklearn_nsgf.domains.stack_domains`.
@@ -149,6 +151,7 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
             With `sample_domain`, target rows are unchanged. After `fit(X)` without a target, the rows of `X`
             are read as noise; see `transform`.
         """
+        X, y = joined(X, "X"), joined(y, "y (the target)")
         self.fit(X, y, sample_domain=sample_domain)
         labels = y if self.label_mode == "condition" else None
         return self.transform(X, labels=labels, sample_domain=sample_domain)
@@ -161,6 +164,7 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
                 f"label_mode={self.label_mode!r} was {before.space.classes.mode!r} in the first fit, and "
                 "this one continues from there. Set it back, or fit afresh."
             )
+        X, y = joined(X, "X"), joined(y, "y (the target)")
         data = check_flow_data(self, X, y, sample_domain, before and before.space)
         team.check_equal([data.target, data.source])
         device, random_state, checkpoint = resolve_device(self.device), self.random_state, None

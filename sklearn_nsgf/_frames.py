@@ -24,6 +24,11 @@ def column_of(X, place: int):
     return X.iloc[:, place] if library_of(X) == "pandas" else X[:, place]
 
 
+def rows_of(X, places):
+    """Rows of a DataFrame, by places or a slice of them."""
+    return X.iloc[places] if library_of(X) == "pandas" else X[places]
+
+
 def dtype_of(column) -> str:
     """Name of a dtype, without the parameters that polars' have."""
     dtype = column.dtype

@@ -32,7 +32,7 @@ LAYERS = [
     ["_data.frame"],
     ["_data.choice"],
     ["_data.table"],
-    ["_data.space", "_data.outliers"],
+    ["_data.space", "_data.outliers", "_data.chunks"],
     ["_data.check"],
     ["_model", "_model.leg", "_model.reservoir"],
     ["_model.model"],

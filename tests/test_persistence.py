@@ -6,11 +6,14 @@ import json
 import pickle
 import subprocess
 import sys
+import tempfile
 import zipfile
+from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from clouds import two_clouds
 from sklearn.base import clone
@@ -27,7 +30,7 @@ from sklearn_nsgf._learning import learn
 from sklearn_nsgf._model import reservoir
 from sklearn_nsgf.flow import SinkhornFlows
 from sklearn_nsgf.metrics import energy_distance
-from sklearn_nsgf.networks import MLP
+from sklearn_nsgf.networks import MLP, UNet
 
 SMALL = {"max_iter": 4, "hidden_layer_sizes": (8,), "random_state": 0}
 FLOWS = {"n_flows": 2, "flow_batch_size": 32}
@@ -42,6 +45,10 @@ ESTIMATORS = {
 
 def small_network(event_shape, n_classes=0):
     return MLP(*event_shape, (4,), n_classes)
+
+
+def tiny_network(event_shape):
+    return UNet(event_shape, n_channels=4, channel_multipliers=(1,), attention_levels=())
 
 
 @pytest.fixture(params=ESTIMATORS)
@@ -450,6 +457,59 @@ def test_training_sees_all_rows_it_has_steps_for(monkeypatch):
     X = np.arange(100.0).reshape(-1, 1)
     (kept,) = est.fit(X, X + 1).model_.source.rows
     np.testing.assert_array_equal(np.sort(kept.ravel()), X.ravel())
+
+
+def chunks(X, size=7):
+    return (X[start : start + size] for start in range(0, len(X), size))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int16", "uint8"])
+def test_chunks_are_joined(dtype, tmp_path, monkeypatch):
+    """They give what the whole gives, and the file is gone at once."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    rng = np.random.default_rng(0)
+    X, Y = (rng.integers(0, 50, size=(60, 6, 6)).astype(dtype) for _ in range(2))
+    whole, parts = (clone(ESTIMATORS["matching"]).set_params(network=tiny_network) for _ in range(2))
+    moved = parts.fit_transform(chunks(X), chunks(Y))
+    np.testing.assert_array_equal(moved, whole.fit(X, Y).transform(X))
+    parts.partial_fit(chunks(X), chunks(Y))
+    np.testing.assert_array_equal(parts.transform(X), whole.partial_fit(X, Y).transform(X))
+    assert not list(tmp_path.iterdir())
+
+
+def test_chunks_of_frames(tmp_path):
+    X = pd.DataFrame({"a": np.arange(50), "b": np.arange(50) / 7})
+    X.to_csv(tmp_path / "X.csv", index=False)
+    est = clone(ESTIMATORS["matching"]).fit(pd.read_csv(tmp_path / "X.csv", chunksize=8), X + 1)
+    assert est.feature_names_in_.tolist() == ["a", "b"]
+    np.testing.assert_allclose(est.transform(X), clone(est).fit(X * 1.0, X + 1.0).transform(X))
+
+
+@pytest.mark.parametrize(
+    ("parts", "error", "match"),
+    [
+        ([], ValueError, "without any rows"),
+        ([np.ones((3, 2)), np.ones((3, 4))], ValueError, r"like the first.*\('n', 2\).*\(3, 4\)"),
+        ([np.ones((3, 2)), np.ones((3, 2), int)], ValueError, "int64"),
+        ([np.ones((3, 2)), np.full((3, 2), np.nan)], ValueError, "X contains NaN"),
+        ([[[1.0, 2.0]]], TypeError, "an iterator of builtins.list"),
+        ([np.array([["u"]])], TypeError, "<U1"),
+        ([pd.DataFrame({"a": [1.0]}), pd.DataFrame({"b": [1.0]})], ValueError, r"columns \['b'\]"),
+        ([pd.DataFrame({"a": ["u"]})], ValueError, "could not convert"),
+        ([pl.DataFrame({"a": [1.0]})], TypeError, "polars"),
+    ],
+)
+def test_wrong_chunks(parts, error, match):
+    with pytest.raises(error, match=match):
+        clone(ESTIMATORS["matching"]).fit(iter(parts))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_a_full_disk_is_told(monkeypatch):
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: open("/dev/full", "wb", buffering=0))
+    with pytest.raises(OSError, match="No space left") as caught:
+        clone(ESTIMATORS["matching"]).fit(chunks(np.ones((50, 2))))
+    assert "chunks of X" in caught.value.__notes__[0]
 
 
 def test_a_map_with_nan_is_refused(tmp_path):

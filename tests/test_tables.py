@@ -9,9 +9,11 @@ from scipy.stats import norm
 from sklearn.base import clone
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
+from sklearn_nsgf._data import check
 from sklearn_nsgf._data.charts import STEP_MARGIN, Charts, marginal_of
 from sklearn_nsgf._data.choice import find_frame
 from sklearn_nsgf._data.outliers import far_values
+from sklearn_nsgf._data.rows import FrameRows
 from sklearn_nsgf.domains import stack_domains
 from sklearn_nsgf.metrics import energy_distance
 
@@ -324,6 +326,28 @@ def test_polars_tables():
     for answer in (est.transform(table), est.sample(5), est.inverse_transform(table)):
         assert isinstance(answer, pl.DataFrame)
         assert answer.schema == table.schema
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_large_frames_are_read_in_parts(library, monkeypatch):
+    """And are never an array as a whole."""
+    X, Y = (mixed(150, seed) for seed in range(2))
+    if library == "polars":
+        X, Y = (
+            pl.DataFrame({name: each[name].tolist() for name in each}).cast({"sex": pl.Categorical})
+            for each in (X, Y)
+        )
+    whole = clone(ESTIMATORS[1]).fit(X, Y).transform(X)
+    monkeypatch.setattr(check, "_PART_SIZE", 200)
+    read = []
+    monkeypatch.setattr(check, "FrameRows", lambda *args: read.append(FrameRows(*args)) or read[-1])
+    est = clone(ESTIMATORS[1]).fit(X, Y)
+    assert [rows.shape for rows in read] == [(150, 5), (150, 5)]
+    assert est.transform(X).equals(whole)
+    if library == "pandas":
+        X.loc[149, "x"] = np.nan
+        with pytest.raises(ValueError, match=r"columns \['x'\] of X"):
+            est.fit(X, Y)
 
 
 def test_categories_of_arrays_come_back_as_their_values():

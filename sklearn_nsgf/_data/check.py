@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,15 +12,15 @@ from sklearn.utils.validation import validate_data
 
 from sklearn_nsgf._data.labels import Classes, check_classes_in_both, check_labels, find_classes
 from sklearn_nsgf._data.layout import Layout, find_layout, float_dtype
-from sklearn_nsgf._data.rows import Sample, SampleRows
+from sklearn_nsgf._data.rows import FrameRows, Sample, SampleRows
 from sklearn_nsgf._data.space import Space
 from sklearn_nsgf._data.table import Table, find_table
-from sklearn_nsgf._frames import library_of
+from sklearn_nsgf._frames import library_of, rows_of
 from sklearn_nsgf._sklearn import check_array, get_feature_names
 from sklearn_nsgf._warn import warn_caller
 from sklearn_nsgf.domains import UNLABELLED, any_array, is_target, source_mask
 
-# Numbers of a map of a file that are checked at a time.
+# Numbers of a map of a file, or of a larger DataFrame, that are checked at a time.
 _PART_SIZE = 2**20
 SAMPLE_OPTIONS = {"dtype": [np.float64, np.float32, np.uint8], "allow_nd": True}
 
@@ -213,8 +214,11 @@ def _check_target(y, layout: Layout, table: Table, **options) -> np.ndarray:
 def _check_numbers(X, name: str, table: Table, *, in_parts: bool = False, **options) -> np.ndarray:
     """`check_array` of codes and numbers, with errors that name the columns.
 
-    With `in_parts` a map of a file stays what it is: its rows become floats when they are read.
+    With `in_parts` a map of a file stays what it is, and so does a large frame: their rows become floats when
+    they are read.
     """
+    if in_parts and library_of(X) is not None and X.shape[0] * X.shape[1] > _PART_SIZE:
+        return _check_frame(X, name, table, **options)
     if isinstance(X, np.ma.MaskedArray):
         raise ValueError(
             f"{name} is a masked array, and masked values would take part: expected complete rows. Pass "
@@ -241,6 +245,14 @@ def _check_numbers(X, name: str, table: Table, *, in_parts: bool = False, **opti
             "with sklearn.impute.SimpleImputer, or leave the columns out."
         ) from error
     return numbers if is_coded else table.encode_numbers(numbers, name)
+
+
+def _check_frame(X, name: str, table: Table, **options) -> FrameRows:
+    to_numbers = partial(_check_numbers, name=name, table=table, **{**options, "ensure_min_samples": 0})
+    n_at_once = max(1, _PART_SIZE // X.shape[1])
+    parts = (slice(start, start + n_at_once) for start in range(0, len(X), n_at_once))
+    dtype = np.result_type(*{to_numbers(rows_of(X, part)).dtype for part in parts})
+    return FrameRows(X, to_numbers, dtype)
 
 
 def _columns_to_blame(X, table: Table) -> list:

@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from sklearn_nsgf._data.layout import Layout, float_dtype
+from sklearn_nsgf._frames import rows_of
+
+
+class FrameRows:
+    """Rows of a DataFrame as numbers, made when they are asked for.
+
+    Its columns lie one by one, so that an array of all of it would be a copy.
+
+    Parameters
+    ----------
+    frame : DataFrame of pandas or polars
+    to_numbers : callable
+        Makes an array of some rows.
+    dtype : dtype
+        That of all such arrays.
+    """
+
+    def __init__(self, frame, to_numbers: Callable, dtype: np.dtype) -> None:
+        self.frame, self.to_numbers, self.dtype, self.shape = frame, to_numbers, dtype, frame.shape
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def __getitem__(self, places) -> np.ndarray:
+        return self.to_numbers(rows_of(self.frame, places)).astype(self.dtype, copy=False)
 
 
 class SampleRows:
@@ -16,7 +42,7 @@ class SampleRows:
 
     Parameters
     ----------
-    X : ndarray of shape (n, *sample_shape)
+    X : ndarray of shape (n, *sample_shape), or FrameRows
     layout : Layout
     dtype : dtype, default=None
         That of the rows; by default the one that `layout` makes of the array's.
