@@ -1,8 +1,9 @@
 """Check the built documentation: `make docs-check`, or `python docs/check_site.py docs/_build/html`.
 
 In the files: links and anchors that lead nowhere, images that are not there, anything that needs a network,
-markup left in the text, an empty section navigation, and pages that no menu leads to. In a headless Chromium,
-where there is one: pages that scroll sideways or are cut off on a phone of 390 px, and formulas that are not drawn.
+markup left in the text, an empty section navigation, and pages that no menu leads to. In a headless
+Chromium, where there is one: pages that scroll sideways or are cut off on a phone of 390 px, and formulas
+that are not drawn.
 """
 
 import argparse
