@@ -28,7 +28,7 @@ VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "met
 # Text in these may look like markup.
 NO_PROSE = {"script", "style", "code", "pre", "title"}
 LEFT_MARKUP = re.compile(
-    r"\\(?:frac|mathrm|mathbb|mathcal|left|text|varepsilon|alpha|beta|eta|sum|int)\b"
+    r"\\(?:frac|mathrm|mathbb|mathcal|left|text|varepsilon|alpha|beta|eta|sum|int)(?![a-zA-Z])"
     r"|\$\$|:(?:doc|ref|math|class|func|term|meth):"
 )
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -82,9 +82,9 @@ def is_away(link):
     return bool(re.match(r"[a-z]+:|//", link))
 
 
-def check_files(pages):
-    """Yield a line for all that is wrong in the files of `pages`, a Page for each path below the root."""
-    in_menu = set(NO_MENU)
+def check_files(root, pages):
+    """Yield a line for all that is wrong in the files of `pages`, a Page for each path below `root`."""
+    in_menu = set()
     for path, page in pages.items():
         for link in page.menu:
             if not is_away(link):
@@ -96,20 +96,20 @@ def check_files(pages):
             target = unquote(urljoin(path, url)) if url else path
             if target in pages and anchor and unquote(anchor) not in pages[target].anchors:
                 yield f"{path}: no place '{anchor}' in {target}"
-            if target not in pages and not (ROOT / target).is_file():
+            if target not in pages and not (root / target).is_file():
                 yield f"{path}: no file for the link {link}"
         for name in dict.fromkeys(page.files):
             if is_away(name):
                 if not name.startswith("data:"):
                     yield f"{path}: needs the network for {name}"
-            elif not (ROOT / unquote(urldefrag(urljoin(path, name)).url.split("?")[0])).is_file():
+            elif not (root / unquote(urldefrag(urljoin(path, name)).url.split("?")[0])).is_file():
                 yield f"{path}: no file {name}"
         for left in sorted(set(LEFT_MARKUP.findall(" ".join(page.prose)))):
             yield f"{path}: markup in the text: {left}"
         if page.sections and not page.section_links:
             yield f"{path}: the section navigation is empty"
     for path in pages:
-        if not path.startswith(tuple(in_menu & set(NO_MENU))) and path not in in_menu:
+        if path not in in_menu and not path.startswith(NO_MENU):
             yield f"{path}: no menu leads here"
 
 
@@ -182,9 +182,9 @@ class Handler(SimpleHTTPRequestHandler):
         pass
 
 
-def check_on_phone(paths, browser, seconds):
+def check_on_phone(root, paths, browser, seconds):
     """Return a line for all that is wrong on a phone. One browser opens one page after the other."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=ROOT))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=root))
     server.look, server.done, server.problems = LOOK % (PHONE, json.dumps(paths)), threading.Event(), []
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
@@ -208,22 +208,23 @@ def check_on_phone(paths, browser, seconds):
     return server.problems if finished else [f"{browser} did not finish in {seconds} seconds"]
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", nargs="?", default="docs/_build/html", help="the folder of the built pages")
     parser.add_argument("--seconds", type=int, default=400, help="how long the browser may take")
     arguments = parser.parse_args()
-    ROOT = Path(arguments.root).resolve()
-    paths = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.html"))
+    root = Path(arguments.root).resolve()
+    paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.html"))
     paths = [path for path in paths if not path.startswith(("_static/", "_downloads/"))]
-    problems = list(check_files({path: Page(ROOT / path) for path in paths}))
+    problems = list(check_files(root, {path: Page(root / path) for path in paths}))
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser:
-        problems += check_on_phone(paths, browser, arguments.seconds)
+        problems += check_on_phone(root, paths, browser, arguments.seconds)
     else:
-        print(f"The width on a phone was not checked: there is none of {', '.join(BROWSERS)}.")
-    print("\n".join(problems))
-    print(f"{len(paths)} pages, {len(problems)} problems")
-    sys.exit(bool(problems))
+        print(f"Skipped what a phone shows: there is none of {', '.join(BROWSERS)}.")
+    print(*problems, f"{len(paths)} pages, {len(problems)} problems", sep="\n")
+    return bool(problems or not paths)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
