@@ -168,6 +168,13 @@ def copy_mathjax(app, error):
         copy_asset(source / "output/chtml/fonts/woff-v2", target / "output/chtml/fonts/woff-v2")
 
 
+def link_figures(app, page, template, context, doctree):
+    """Let a tap on a figure of an example open it alone, where a phone can enlarge it."""
+    if page.startswith("auto_examples/"):
+        figure = r'<img src="([^"]+)"[^>]*sphx-glr-(?:single|multi)-img[^>]*>'
+        context["body"] = re.sub(figure, r'<a href="\1">\g<0></a>', context["body"])
+
+
 def check_reference(app):
     """Warn about public names that the reference lacks."""
     listed = set(re.findall(r"^   (\w+)$", Path(app.srcdir, "reference.rst").read_text(), re.M))
@@ -183,3 +190,4 @@ def setup(app):
     app.connect("build-finished", copy_mathjax)
     app.connect("autodoc-skip-member", skip_foreign_members)
     app.connect("builder-inited", check_reference)
+    app.connect("html-page-context", link_figures)
