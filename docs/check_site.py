@@ -117,7 +117,8 @@ LOOK = """
 <!doctype html><meta charset="utf-8"><body><script>
 const PHONE = %d, PAGES = %s;
 // The theme lets the whole article scroll, which hides from the page's own width what is too wide.
-const SCROLLS = "pre, .pst-scrollable-table-container, div.math, .wide-figure, .output_html, mjx-assistive-mml";
+const SCROLLS =
+  "pre, .pst-scrollable-table-container, div.math, .wide-figure, .output_html, mjx-assistive-mml";
 
 function cut(view) {  // what reaches beyond the screen, but for what is meant to scroll
   const found = [];

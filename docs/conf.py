@@ -91,8 +91,6 @@ toc_object_entries_show_parents = "hide"
 mathjax_path = "mathjax/tex-chtml.js"  # see copy_mathjax
 
 # Copy what was typed, without prompts and answers.
-copybutton_prompt_text = r">>> |\.\.\. |\$ "
-copybutton_prompt_is_regexp = True
 copybutton_exclude = ".linenos, .gp, .go"
 
 # The sections of the gallery and their pages, in the order in which they are read.
