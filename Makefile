@@ -7,7 +7,7 @@ OLDEST_PYTHON ?= python3.11
 # One torch thread in each of two workers.
 PYTEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses 2
 
-.PHONY: lint types test test-slow test-oldest fuzz docs example
+.PHONY: lint types test test-slow test-oldest fuzz docs docs-check example
 
 lint:
 	$(PYTHON) -m ruff check .
@@ -37,6 +37,10 @@ test-oldest: .venv-oldest/installed
 
 docs:
 	MPLBACKEND=agg $(PYTHON) -m sphinx --fail-on-warning --keep-going docs docs/_build/html
+
+docs-check: docs
+	$(PYTHON) docs/check_site.py docs/_build/html
+	$(PYTEST) README.rst docs/*.rst
 
 example:
 	MPLBACKEND=agg $(PYTHON) examples/images/plot_color_transfer.py

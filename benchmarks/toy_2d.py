@@ -171,7 +171,9 @@ def write_table(results):
 
 def draw(results):
     """W2 against seconds of fit with the first seed, five evaluations and dotted a hundred."""
-    figure, axes = plt.subplots(1, len(PROBLEMS), figsize=(16, 3.4), layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(PROBLEMS), figsize=(16, 3.6), sharex=True, sharey=True, layout="constrained"
+    )
     for axis, problem in zip(axes, PROBLEMS, strict=True):
         for (k, method), n in itertools.product(enumerate(METHODS), (5, 100)):
             points = sorted(

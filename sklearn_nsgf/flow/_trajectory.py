@@ -48,7 +48,7 @@ class Trajectory(NamedTuple):
 
 
 def step_sizes(step_size: StepSize, n_steps: int) -> np.ndarray:
-    """The steps eta_0 ... eta_{T-1} that `step_size` stands for.
+    """The sizes of the steps that `step_size` stands for.
 
     Parameters
     ----------
@@ -119,11 +119,11 @@ def particle_flow(
     tol: float = 1e-3,
     max_iter: int = 1000,
 ) -> Trajectory:
-    r"""Move the particles `x` along the Sinkhorn flow to `y`: Algorithm 1 of [1]_, first part.
+    r"""Move the particles `x` along the Sinkhorn flow to `y`.
 
-    ``x_{k+1} = x_k + eta_k v(x_k)``. Every step starts its Sinkhorn iteration from the last one's
-    potential ``g``: the flow contracts the particles' remaining way by ``1 - eta_k``, and with it the
-    distance of ``g`` to the target's own potential.
+    This is the first part of Algorithm 1 of [1]_, ``x_{k+1} = x_k + eta_k v(x_k)``. Every step starts its
+    Sinkhorn iteration from the last one's potential ``g``: the flow contracts the particles' remaining way
+    by ``1 - eta_k``, and with it the distance of ``g`` to the target's own potential.
 
     Parameters
     ----------
