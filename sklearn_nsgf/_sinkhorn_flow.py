@@ -119,7 +119,9 @@ class SinkhornFlowTransport(SingleFlowTransport):
         Seed of the minibatches, the initial network and the training. The same seed gives the same bytes on
         the same machine with the same number of torch threads.
     verbose : int, default=0
-        If positive, log one line per phase to the logger "sklearn_nsgf".
+        With 1, a line tells of each phase when it is over; from 2 on, also of about 50 evaluations of each
+        training. The lines are printed, or go to the logger "sklearn_nsgf" where logging is configured to
+        show its INFO lines. Of several processes that train together the first one speaks.
 
     Attributes
     ----------

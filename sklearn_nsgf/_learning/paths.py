@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import Any, NamedTuple, Protocol
 
@@ -11,6 +10,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_nsgf._learning.strata import Stratum
+from sklearn_nsgf._verbose import say
 from sklearn_nsgf._warn import warn_caller
 from sklearn_nsgf.flow import (
     BlockMaker,
@@ -20,8 +20,6 @@ from sklearn_nsgf.flow import (
     blur_schedule,
     step_sizes,
 )
-
-logger = logging.getLogger("sklearn_nsgf")
 
 
 class Paths(Protocol):
@@ -114,7 +112,7 @@ class SinkhornPaths(NamedTuple):
         failed = n_failed / sum(each.n_problems for each in makers)
         if verbose:
             share = 100 * (1 - failed)
-            logger.info("simulated %d Sinkhorn flows, %.0f %% of their steps converged", pool.n_made, share)
+            say("simulated %d Sinkhorn flows, %.0f %% of their steps converged", pool.n_made, share)
         if n_failed:
             cut = (
                 f", so that only {pool.n_made} of {self.n_blocks} flows were simulated" if pool.is_cut else ""
