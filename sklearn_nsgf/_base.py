@@ -11,6 +11,7 @@ from sklearn_nsgf._data.check import FlowData, check_flow_data
 from sklearn_nsgf._data.choice import find_frame
 from sklearn_nsgf._data.outliers import warn_of_outliers
 from sklearn_nsgf._data.space import Space
+from sklearn_nsgf._documentation import PAGE, question
 from sklearn_nsgf._learning.checkpoint import Checkpoint, describe_fit
 from sklearn_nsgf._learning.learn import MAX_SEED, FitJob, learn_leg
 from sklearn_nsgf._learning.paths import Paths
@@ -32,7 +33,6 @@ MEMORY_ADVICE = (
     "A fit keeps the network, its gradients for one batch, and the pool there: lower batch_size or "
     "pool_size, or set device='cpu'. The estimator is as it was."
 )
-DOC_LINK = "https://sklearn-nsgf.readthedocs.io/en/latest/generated/{estimator_module}.{estimator_name}.html"
 
 
 class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator):
@@ -43,7 +43,7 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
     """
 
     _doc_link_module = "sklearn_nsgf"
-    _doc_link_template = DOC_LINK
+    _doc_link_template = PAGE
     # Passed on by meta-estimators without being asked for.
     __metadata_request__fit = {"sample_domain": True}
     __metadata_request__partial_fit = {"sample_domain": True}
@@ -207,7 +207,7 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
             warn_caller(
                 f"No network brings the held-out rows closer to the target than the {space.frame.name} "
                 "alone, which is kept: these rows support no more. Fit with more rows, or set "
-                "early_stopping=False to keep the network as trained.",
+                "early_stopping=False to keep the network as trained." + question("faq-no-network"),
                 UserWarning,
             )
         if interrupted:

@@ -18,6 +18,7 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_nsgf._documentation import question
 from sklearn_nsgf._frames import is_missing, library_of
 from sklearn_nsgf._sklearn import check_array, check_method_params, safe_indexing
 from sklearn_nsgf._warn import warn_caller
@@ -204,6 +205,7 @@ def source_mask(sample_domain, n_samples: int, *, require: tuple[str, ...] = ())
         if domain in require and not rows.any():
             raise ValueError(
                 f"sample_domain has no {domain} rows: expected >= 0 for the source and < 0 for the target."
+                + question("faq-no-rows-of-a-domain")
             )
     return is_source
 
@@ -284,7 +286,7 @@ class DomainKFold(BaseCrossValidator):
                 "DomainKFold splits by domain and got no sample_domain. Pass it as "
                 "search.fit(X, sample_domain=...) or cross_validate(..., params={'sample_domain': ...}) "
                 "after sklearn.set_config(enable_metadata_routing=True), or as groups=... without metadata "
-                "routing."
+                "routing." + question("faq-domain-kfold")
             )
         is_source = source_mask(domains, _n_rows(X), require=("source", "target"))
         folds = StratifiedKFold(self.n_splits, shuffle=self.shuffle, random_state=self.random_state)
