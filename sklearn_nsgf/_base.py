@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Self
 
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
+from sklearn.utils import Tags, check_random_state
+from torch import nn
 
 from sklearn_nsgf._data.check import FlowData, check_flow_data
 from sklearn_nsgf._data.choice import find_frame
@@ -25,6 +28,7 @@ from sklearn_nsgf._parameters import architecture, training_settings
 from sklearn_nsgf._sklearn import CallbackSupportMixin, Silence, fit_context, with_callbacks
 from sklearn_nsgf._torch import memory_advice, resolve_device
 from sklearn_nsgf._transport import FlowTransportMixin
+from sklearn_nsgf._types import Answer, Blur
 from sklearn_nsgf._warn import warn_caller
 
 # Fewer rows than this can be learnt by heart in the default number of iterations.
@@ -62,7 +66,9 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
 
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, *, sample_domain=None):
+    def fit(
+        self, X: ArrayLike, y: ArrayLike | None = None, *, sample_domain: ArrayLike | None = None
+    ) -> Self:
         """Learn the flow from a source sample to a target sample.
 
         Parameters
@@ -101,7 +107,9 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
 
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None, *, sample_domain=None):
+    def partial_fit(
+        self, X: ArrayLike, y: ArrayLike | None = None, *, sample_domain: ArrayLike | None = None
+    ) -> Self:
         """Learn from another part of the data and keep what was learnt before.
 
         The first call works like `fit` and fixes the units of the flow and the classes. Each later call
@@ -129,7 +137,9 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         before = self.model_ if self.__sklearn_is_fitted__() else None
         return self._fit(X, y, sample_domain, before, in_parts=True)
 
-    def fit_transform(self, X, y=None, *, sample_domain=None):
+    def fit_transform(
+        self, X: ArrayLike, y: ArrayLike | None = None, *, sample_domain: ArrayLike | None = None
+    ) -> Answer:
         """Fit, and transport the source rows.
 
         Parameters
@@ -151,7 +161,7 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         labels = y if self.label_mode == "condition" else None
         return self.transform(X, labels=labels, sample_domain=sample_domain)
 
-    def _fit(self, X, y, sample_domain, before: FlowModel | None, *, in_parts: bool):
+    def _fit(self, X, y, sample_domain, before: FlowModel | None, *, in_parts: bool) -> Self:
         team = processes()
         context = self._init_callback_context(max_subtasks=self._n_tasks) if team.is_first else Silence()
         if before is not None and self.label_mode != before.space.classes.mode:
@@ -276,7 +286,7 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
             replay = kept, keep_rows(data.target, classes, old_target, seed)
         return lambda *legs: FlowModel(job.space, source, n_seen, legs, job.device, replay)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.target_tags.required = self.label_mode != "ignore"
@@ -316,12 +326,12 @@ class SingleFlowTransport(BaseFlowTransport):
         return self.model_.legs[0]
 
     @property
-    def network_(self):
+    def network_(self) -> nn.Module:
         """The trained velocity network, in standardised units, on the CPU."""
         return self._leg.network
 
     @property
-    def blur_(self):
+    def blur_(self) -> Blur:
         """Blur in standardised units."""
         return self._leg.blur
 

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from sklearn_nsgf._base import SingleFlowTransport
 from sklearn_nsgf._data.frame import blur_in_units
 from sklearn_nsgf._data.space import Space
 from sklearn_nsgf._learning.paths import SinkhornPaths
 from sklearn_nsgf._parameters import COUNT, SHARED, SINKHORN
+from sklearn_nsgf._types import (
+    Blur,
+    CategoricalFeatures,
+    ChannelAxis,
+    FrameKind,
+    LabelMode,
+    LayerSizes,
+    Network,
+    Path,
+    Seed,
+    Solver,
+    StepSize,
+)
 
 
 class SinkhornFlowTransport(SingleFlowTransport):
@@ -190,36 +205,36 @@ class SinkhornFlowTransport(SingleFlowTransport):
     def __init__(
         self,
         *,
-        blur=0.03,
-        n_steps=5,
-        step_size="harmonic",
-        n_flows=32,
-        flow_batch_size=1024,
-        pool_size=None,
-        sinkhorn_tol=0.002,
-        solver="euler",
-        network=None,
-        hidden_layer_sizes="auto",
-        learning_rate="auto",
-        batch_size=256,
-        max_iter=4000,
-        early_stopping="auto",
-        validation_fraction=0.2,
-        n_iter_no_change=10,
-        label_mode="ignore",
-        frame="auto",
-        categorical_features="from_dtype",
-        standardize=True,
-        image_shape=None,
-        channel_axis=None,
-        warm_start=False,
-        checkpoint=None,
-        compile=False,
-        device="auto",
-        n_jobs=None,
-        random_state=None,
-        verbose=0,
-    ):
+        blur: Blur = 0.03,
+        n_steps: int = 5,
+        step_size: StepSize = "harmonic",
+        n_flows: int = 32,
+        flow_batch_size: int = 1024,
+        pool_size: int | None = None,
+        sinkhorn_tol: float = 0.002,
+        solver: Solver = "euler",
+        network: Network = None,
+        hidden_layer_sizes: LayerSizes = "auto",
+        learning_rate: Literal["auto"] | float = "auto",
+        batch_size: int = 256,
+        max_iter: int = 4000,
+        early_stopping: Literal["auto"] | bool = "auto",
+        validation_fraction: float = 0.2,
+        n_iter_no_change: int = 10,
+        label_mode: LabelMode = "ignore",
+        frame: FrameKind = "auto",
+        categorical_features: CategoricalFeatures = "from_dtype",
+        standardize: bool = True,
+        image_shape: tuple[int, ...] | None = None,
+        channel_axis: ChannelAxis = None,
+        warm_start: bool = False,
+        checkpoint: Path = None,
+        compile: bool = False,
+        device: str = "auto",
+        n_jobs: int | None = None,
+        random_state: Seed = None,
+        verbose: int = 0,
+    ) -> None:
         self.blur = blur
         self.n_steps = n_steps
         self.step_size = step_size
