@@ -41,7 +41,7 @@ class SinkhornFlowTransport(SingleFlowTransport):
         Resolution of the Sinkhorn flow: the square root of the entropic temperature, as a fraction of the
         target's root mean squared pairwise distance. In a pair, the blur falls from the first value to the
         second along the flow. A smaller blur follows finer detail and needs more data and time. A larger one
-        gives a smoother map, which is easier to learn. "auto" depends on the number of features.
+        gives a smoother map, which is easier to learn.
     n_steps : int, default=5
         Number of steps T, of the particle flows and of `transform`.
     step_size : "harmonic", float or array-like of shape (n_steps,), default="harmonic"
