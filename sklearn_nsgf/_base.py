@@ -217,7 +217,7 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
             warn_caller(
                 f"No network brings the held-out rows closer to the target than the {space.frame.name} "
                 "alone, which is kept: these rows support no more. Fit with more rows, or set "
-                "early_stopping=False to keep the network as trained." + question("faq-no-network"),
+                "early_stopping=False to keep the network as trained." + question("faq-few-rows"),
                 UserWarning,
             )
         if interrupted:

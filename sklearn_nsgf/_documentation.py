@@ -19,7 +19,7 @@ def question(label: str) -> str:
     Examples
     --------
     >>> from sklearn_nsgf._documentation import question
-    >>> question("faq-no-network")
-    ' See "Questions" in the documentation: faq.html#faq-no-network'
+    >>> question("faq-few-rows")
+    ' See "Questions" in the documentation: faq.html#faq-few-rows'
     """
     return f' See "Questions" in the documentation: {ADDRESS}faq.html#{label}'

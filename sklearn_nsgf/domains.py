@@ -212,7 +212,7 @@ def source_mask(sample_domain: ArrayLike, n_samples: int, *, require: tuple[str,
         if domain in require and not rows.any():
             raise ValueError(
                 f"sample_domain has no {domain} rows: expected >= 0 for the source and < 0 for the target."
-                + question("faq-no-rows-of-a-domain")
+                + question("faq-no-target-rows")
             )
     return is_source
 

@@ -88,7 +88,7 @@ def check_labels(labels: np.ndarray | None, n_rows: int, mode: str) -> np.ndarra
         raise ValueError(
             f"y has one dimension and {len(labels)} entries for {n_rows} rows of X. If it is a target "
             "sample of one feature, pass y.reshape(-1, 1); labels need one entry a row."
-            + question("faq-one-dimension")
+            + question("faq-one-dimensional-y")
         )
     if mode == "ignore":
         return None

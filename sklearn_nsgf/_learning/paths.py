@@ -122,7 +122,7 @@ class SinkhornPaths(NamedTuple):
                 f"{failed:.1%} of the Sinkhorn problems did not reach sinkhorn_tol={self.tol}{cut}; the "
                 f"largest marginal error is {max(each.marginal_error for each in makers):.2g}. If the data "
                 f'have heavy tails, set frame="quantile". Otherwise raise blur (blur_={self.blur}) or '
-                "sinkhorn_tol." + question("faq-sinkhorn-tol"),
+                "sinkhorn_tol." + question("faq-convergence"),
                 ConvergenceWarning,
             )
 
