@@ -58,4 +58,4 @@ dist:
 	cd .venv-dist && bin/python -m sklearn_nsgf && bin/python -c "$(TINY_FIT)"
 	.venv-dist/bin/python -m pip install --constraint constraints.txt "$$(echo dist/*.whl)[test]"
 	tar --extract --gzip --file dist/*.tar.gz --directory .venv-dist
-	cd .venv-dist/sklearn_nsgf-*/ && ../bin/pytest --collect-only --quiet tests && ../bin/pytest tests/test_release.py
+	cd .venv-dist/sklearn_nsgf-*/ && ../bin/pytest --collect-only --quiet --quiet tests && ../bin/pytest tests/test_release.py

@@ -113,7 +113,8 @@ class SinkhornPaths(NamedTuple):
         failed = n_failed / sum(each.n_problems for each in makers)
         if verbose:
             share = 100 * (1 - failed)
-            say("simulated %d Sinkhorn flows, %.0f %% of their steps converged", pool.n_made, share)
+            flows = "flow" if pool.n_made == 1 else "flows"
+            say("simulated %d Sinkhorn %s, %.0f %% of the steps converged", pool.n_made, flows, share)
         if n_failed:
             cut = (
                 f", so that only {pool.n_made} of {self.n_blocks} flows were simulated" if pool.is_cut else ""
