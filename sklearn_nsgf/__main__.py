@@ -8,7 +8,7 @@ import torch
 
 from sklearn_nsgf._version import __version__
 
-PACKAGES = ("scikit-learn", "torch", "POT", "numpy", "scipy", "joblib", "pandas", "polars", "skops")
+PACKAGES = ("scikit-learn", "torch", "POT", "numpy", "scipy", "joblib", "pandas", "polars", "rich", "skops")
 
 
 def version_of(name: str) -> str:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Self
 
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
+from sklearn.utils import Tags, check_random_state
+from torch import nn
 
 from sklearn_nsgf._data.check import FlowData, check_flow_data
 from sklearn_nsgf._data.choice import find_frame
 from sklearn_nsgf._data.chunks import joined
 from sklearn_nsgf._data.outliers import warn_of_outliers
 from sklearn_nsgf._data.space import Space
+from sklearn_nsgf._documentation import PAGE, question
 from sklearn_nsgf._learning.checkpoint import Checkpoint, describe_fit
 from sklearn_nsgf._learning.learn import MAX_SEED, FitJob, learn_leg
 from sklearn_nsgf._learning.paths import Paths
@@ -25,6 +29,7 @@ from sklearn_nsgf._parameters import architecture, training_settings
 from sklearn_nsgf._sklearn import CallbackSupportMixin, Silence, fit_context, with_callbacks
 from sklearn_nsgf._torch import memory_advice, resolve_device
 from sklearn_nsgf._transport import FlowTransportMixin
+from sklearn_nsgf._types import Answer, Blur
 from sklearn_nsgf._warn import warn_caller
 
 # Fewer rows than this can be learnt by heart in the default number of iterations.
@@ -35,7 +40,6 @@ MEMORY_ADVICE = (
     "A fit keeps the network, its gradients for one batch, and the pool there: lower batch_size or "
     "pool_size, or set device='cpu'. The estimator is as it was."
 )
-DOC_LINK = "https://sklearn-nsgf.readthedocs.io/en/latest/generated/{estimator_module}.{estimator_name}.html"
 
 
 class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator):
@@ -46,7 +50,7 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
     """
 
     _doc_link_module = "sklearn_nsgf"
-    _doc_link_template = DOC_LINK
+    _doc_link_template = PAGE
     # Passed on by meta-estimators without being asked for.
     __metadata_request__fit = {"sample_domain": True}
     __metadata_request__partial_fit = {"sample_domain": True}
@@ -65,7 +69,9 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
 
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, *, sample_domain=None):
+    def fit(
+        self, X: ArrayLike, y: ArrayLike | None = None, *, sample_domain: ArrayLike | None = None
+    ) -> Self:
         """Learn the flow from a source sample to a target sample.
 
         Parameters
@@ -105,7 +111,9 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
 
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None, *, sample_domain=None):
+    def partial_fit(
+        self, X: ArrayLike, y: ArrayLike | None = None, *, sample_domain: ArrayLike | None = None
+    ) -> Self:
         """Learn from another part of the data and keep what was learnt before.
 
         The first call works like `fit` and fixes the units of the flow and the classes. Each later call
@@ -133,7 +141,9 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         before = self.model_ if self.__sklearn_is_fitted__() else None
         return self._fit(X, y, sample_domain, before, in_parts=True)
 
-    def fit_transform(self, X, y=None, *, sample_domain=None):
+    def fit_transform(
+        self, X: ArrayLike, y: ArrayLike | None = None, *, sample_domain: ArrayLike | None = None
+    ) -> Answer:
         """Fit, and transport the source rows.
 
         Parameters
@@ -156,7 +166,7 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         labels = y if self.label_mode == "condition" else None
         return self.transform(X, labels=labels, sample_domain=sample_domain)
 
-    def _fit(self, X, y, sample_domain, before: FlowModel | None, *, in_parts: bool):
+    def _fit(self, X, y, sample_domain, before: FlowModel | None, *, in_parts: bool) -> Self:
         team = processes()
         context = self._init_callback_context(max_subtasks=self._n_tasks) if team.is_first else Silence()
         if before is not None and self.label_mode != before.space.classes.mode:
@@ -214,7 +224,7 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
             warn_caller(
                 f"No network brings the held-out rows closer to the target than the {space.frame.name} "
                 "alone, which is kept: these rows support no more. Fit with more rows, or set "
-                "early_stopping=False to keep the network as trained.",
+                "early_stopping=False to keep the network as trained." + question("faq-few-rows"),
                 UserWarning,
             )
         if interrupted:
@@ -283,7 +293,7 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
             replay = kept, keep_rows(data.target, classes, old_target, seed)
         return lambda *legs: FlowModel(job.space, source, n_seen, legs, job.device, replay)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.target_tags.required = self.label_mode != "ignore"
@@ -323,12 +333,12 @@ class SingleFlowTransport(BaseFlowTransport):
         return self.model_.legs[0]
 
     @property
-    def network_(self):
+    def network_(self) -> nn.Module:
         """The trained velocity network, in standardised units, on the CPU."""
         return self._leg.network
 
     @property
-    def blur_(self):
+    def blur_(self) -> Blur:
         """Blur in standardised units."""
         return self._leg.blur
 

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from sklearn_nsgf._base import SingleFlowTransport
 from sklearn_nsgf._data.frame import blur_in_units
 from sklearn_nsgf._data.space import Space
 from sklearn_nsgf._learning.paths import StraightPaths
 from sklearn_nsgf._parameters import COUNT, COUPLING, POSITIVE, SHARED
+from sklearn_nsgf._types import (
+    CategoricalFeatures,
+    ChannelAxis,
+    Coupling,
+    FrameKind,
+    LabelMode,
+    LayerSizes,
+    Network,
+    Path,
+    Seed,
+    Solver,
+)
 
 
 class FlowMatchingTransport(SingleFlowTransport):
@@ -114,7 +128,9 @@ class FlowMatchingTransport(SingleFlowTransport):
         Seed of the minibatches, the initial network and the training. The same seed gives the same bytes on
         the same machine with the same number of torch threads.
     verbose : int, default=0
-        If positive, log one line per phase to the logger "sklearn_nsgf".
+        With 1, a line tells of each phase when it is over; from 2 on, also of about 50 evaluations of each
+        training. The lines are printed, or go to the logger "sklearn_nsgf" where logging is configured to
+        show its INFO lines. Of several processes that train together the first one speaks.
 
     Attributes
     ----------
@@ -178,35 +194,35 @@ class FlowMatchingTransport(SingleFlowTransport):
     def __init__(
         self,
         *,
-        coupling="exact",
-        coupling_batch_size=512,
-        n_couplings=512,
-        pool_size=None,
-        blur=0.03,
-        n_steps=10,
-        solver="euler",
-        network=None,
-        hidden_layer_sizes="auto",
-        learning_rate="auto",
-        batch_size=256,
-        max_iter=4000,
-        early_stopping="auto",
-        validation_fraction=0.2,
-        n_iter_no_change=10,
-        label_mode="ignore",
-        frame="auto",
-        categorical_features="from_dtype",
-        standardize=True,
-        image_shape=None,
-        channel_axis=None,
-        warm_start=False,
-        checkpoint=None,
-        compile=False,
-        device="auto",
-        n_jobs=None,
-        random_state=None,
-        verbose=0,
-    ):
+        coupling: Coupling = "exact",
+        coupling_batch_size: int = 512,
+        n_couplings: int = 512,
+        pool_size: int | None = None,
+        blur: float = 0.03,
+        n_steps: int = 10,
+        solver: Solver = "euler",
+        network: Network = None,
+        hidden_layer_sizes: LayerSizes = "auto",
+        learning_rate: Literal["auto"] | float = "auto",
+        batch_size: int = 256,
+        max_iter: int = 4000,
+        early_stopping: Literal["auto"] | bool = "auto",
+        validation_fraction: float = 0.2,
+        n_iter_no_change: int = 10,
+        label_mode: LabelMode = "ignore",
+        frame: FrameKind = "auto",
+        categorical_features: CategoricalFeatures = "from_dtype",
+        standardize: bool = True,
+        image_shape: tuple[int, ...] | None = None,
+        channel_axis: ChannelAxis = None,
+        warm_start: bool = False,
+        checkpoint: Path = None,
+        compile: bool = False,
+        device: str = "auto",
+        n_jobs: int | None = None,
+        random_state: Seed = None,
+        verbose: int = 0,
+    ) -> None:
         self.coupling = coupling
         self.coupling_batch_size = coupling_batch_size
         self.n_couplings = n_couplings

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from numbers import Integral
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted, check_scalar
 
 from sklearn_nsgf._base import BaseFlowTransport
@@ -16,6 +18,20 @@ from sklearn_nsgf._model.leg import Leg
 from sklearn_nsgf._parameters import COUNT, COUPLING, SHARED, SINKHORN, architecture
 from sklearn_nsgf._sinkhorn_flow import SinkhornFlowTransport
 from sklearn_nsgf._sklearn import Interval, StrOptions
+from sklearn_nsgf._types import (
+    Blur,
+    CategoricalFeatures,
+    ChannelAxis,
+    Coupling,
+    FrameKind,
+    LabelMode,
+    LayerSizes,
+    Network,
+    Path,
+    Seed,
+    Solver,
+    StepSize,
+)
 from sklearn_nsgf.networks import TimePredictor
 
 # Part of the steps that the first of two networks is trained for.
@@ -151,7 +167,9 @@ class NSGFPlusPlus(BaseFlowTransport):
         Seed of the minibatches, the initial network and the training. The same seed gives the same bytes on
         the same machine with the same number of torch threads.
     verbose : int, default=0
-        If positive, log one line per phase to the logger "sklearn_nsgf".
+        With 1, a line tells of each phase when it is over; from 2 on, also of about 50 evaluations of each
+        training. The lines are printed, or go to the logger "sklearn_nsgf" where logging is configured to
+        show its INFO lines. Of several processes that train together the first one speaks.
 
     Attributes
     ----------
@@ -224,42 +242,42 @@ class NSGFPlusPlus(BaseFlowTransport):
     def __init__(
         self,
         *,
-        transition="direct",
-        blur=0.03,
-        n_flow_steps=5,
-        n_sinkhorn_steps=2,
-        step_size="harmonic",
-        n_flows=32,
-        flow_batch_size=1024,
-        sinkhorn_tol=0.002,
-        n_straight_steps=8,
-        coupling="exact",
-        coupling_batch_size=512,
-        n_couplings=256,
-        pool_size=None,
-        solver="euler",
-        network=None,
-        hidden_layer_sizes="auto",
-        learning_rate="auto",
-        batch_size=256,
-        max_iter=4000,
-        early_stopping="auto",
-        validation_fraction=0.2,
-        n_iter_no_change=10,
-        label_mode="ignore",
-        frame="auto",
-        categorical_features="from_dtype",
-        standardize=True,
-        image_shape=None,
-        channel_axis=None,
-        warm_start=False,
-        checkpoint=None,
-        compile=False,
-        device="auto",
-        n_jobs=None,
-        random_state=None,
-        verbose=0,
-    ):
+        transition: Literal["direct", "predicted"] = "direct",
+        blur: Blur = 0.03,
+        n_flow_steps: int = 5,
+        n_sinkhorn_steps: int = 2,
+        step_size: StepSize = "harmonic",
+        n_flows: int = 32,
+        flow_batch_size: int = 1024,
+        sinkhorn_tol: float = 0.002,
+        n_straight_steps: int = 8,
+        coupling: Coupling = "exact",
+        coupling_batch_size: int = 512,
+        n_couplings: int = 256,
+        pool_size: int | None = None,
+        solver: Solver = "euler",
+        network: Network = None,
+        hidden_layer_sizes: LayerSizes = "auto",
+        learning_rate: Literal["auto"] | float = "auto",
+        batch_size: int = 256,
+        max_iter: int = 4000,
+        early_stopping: Literal["auto"] | bool = "auto",
+        validation_fraction: float = 0.2,
+        n_iter_no_change: int = 10,
+        label_mode: LabelMode = "ignore",
+        frame: FrameKind = "auto",
+        categorical_features: CategoricalFeatures = "from_dtype",
+        standardize: bool = True,
+        image_shape: tuple[int, ...] | None = None,
+        channel_axis: ChannelAxis = None,
+        warm_start: bool = False,
+        checkpoint: Path = None,
+        compile: bool = False,
+        device: str = "auto",
+        n_jobs: int | None = None,
+        random_state: Seed = None,
+        verbose: int = 0,
+    ) -> None:
         self.transition = transition
         self.blur = blur
         self.n_flow_steps = n_flow_steps
@@ -371,7 +389,7 @@ class NSGFPlusPlus(BaseFlowTransport):
         leg = self.model_.legs[-1]
         return None if leg is None else leg.time_predictor
 
-    def transition_time(self, X, *, labels=None):
+    def transition_time(self, X: ArrayLike, *, labels: ArrayLike | None = None) -> NDArray[Any]:
         """Time on the straight path at which each point goes over to the straight flow.
 
         Parameters

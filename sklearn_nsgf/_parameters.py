@@ -77,7 +77,7 @@ def training_settings(estimator, event_shape: tuple[int, ...]) -> Settings:
         n_iter_no_change=estimator.n_iter_no_change,
         compile=estimator.compile,
         pool_size=estimator.pool_size,
-        verbose=bool(estimator.verbose) and processes().is_first,
+        verbose=int(estimator.verbose) if processes().is_first else 0,
     )
 
 

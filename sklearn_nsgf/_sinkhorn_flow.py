@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from sklearn_nsgf._base import SingleFlowTransport
 from sklearn_nsgf._data.frame import blur_in_units
 from sklearn_nsgf._data.space import Space
 from sklearn_nsgf._learning.paths import SinkhornPaths
 from sklearn_nsgf._parameters import COUNT, SHARED, SINKHORN
+from sklearn_nsgf._types import (
+    Blur,
+    CategoricalFeatures,
+    ChannelAxis,
+    FrameKind,
+    LabelMode,
+    LayerSizes,
+    Network,
+    Path,
+    Seed,
+    Solver,
+    StepSize,
+)
 
 
 class SinkhornFlowTransport(SingleFlowTransport):
@@ -26,7 +41,7 @@ class SinkhornFlowTransport(SingleFlowTransport):
         Resolution of the Sinkhorn flow: the square root of the entropic temperature, as a fraction of the
         target's root mean squared pairwise distance. In a pair, the blur falls from the first value to the
         second along the flow. A smaller blur follows finer detail and needs more data and time. A larger one
-        gives a smoother map, which is easier to learn. "auto" depends on the number of features.
+        gives a smoother map, which is easier to learn.
     n_steps : int, default=5
         Number of steps T, of the particle flows and of `transform`.
     step_size : "harmonic", float or array-like of shape (n_steps,), default="harmonic"
@@ -119,7 +134,9 @@ class SinkhornFlowTransport(SingleFlowTransport):
         Seed of the minibatches, the initial network and the training. The same seed gives the same bytes on
         the same machine with the same number of torch threads.
     verbose : int, default=0
-        If positive, log one line per phase to the logger "sklearn_nsgf".
+        With 1, a line tells of each phase when it is over; from 2 on, also of about 50 evaluations of each
+        training. The lines are printed, or go to the logger "sklearn_nsgf" where logging is configured to
+        show its INFO lines. Of several processes that train together the first one speaks.
 
     Attributes
     ----------
@@ -188,36 +205,36 @@ class SinkhornFlowTransport(SingleFlowTransport):
     def __init__(
         self,
         *,
-        blur=0.03,
-        n_steps=5,
-        step_size="harmonic",
-        n_flows=32,
-        flow_batch_size=1024,
-        pool_size=None,
-        sinkhorn_tol=0.002,
-        solver="euler",
-        network=None,
-        hidden_layer_sizes="auto",
-        learning_rate="auto",
-        batch_size=256,
-        max_iter=4000,
-        early_stopping="auto",
-        validation_fraction=0.2,
-        n_iter_no_change=10,
-        label_mode="ignore",
-        frame="auto",
-        categorical_features="from_dtype",
-        standardize=True,
-        image_shape=None,
-        channel_axis=None,
-        warm_start=False,
-        checkpoint=None,
-        compile=False,
-        device="auto",
-        n_jobs=None,
-        random_state=None,
-        verbose=0,
-    ):
+        blur: Blur = 0.03,
+        n_steps: int = 5,
+        step_size: StepSize = "harmonic",
+        n_flows: int = 32,
+        flow_batch_size: int = 1024,
+        pool_size: int | None = None,
+        sinkhorn_tol: float = 0.002,
+        solver: Solver = "euler",
+        network: Network = None,
+        hidden_layer_sizes: LayerSizes = "auto",
+        learning_rate: Literal["auto"] | float = "auto",
+        batch_size: int = 256,
+        max_iter: int = 4000,
+        early_stopping: Literal["auto"] | bool = "auto",
+        validation_fraction: float = 0.2,
+        n_iter_no_change: int = 10,
+        label_mode: LabelMode = "ignore",
+        frame: FrameKind = "auto",
+        categorical_features: CategoricalFeatures = "from_dtype",
+        standardize: bool = True,
+        image_shape: tuple[int, ...] | None = None,
+        channel_axis: ChannelAxis = None,
+        warm_start: bool = False,
+        checkpoint: Path = None,
+        compile: bool = False,
+        device: str = "auto",
+        n_jobs: int | None = None,
+        random_state: Seed = None,
+        verbose: int = 0,
+    ) -> None:
         self.blur = blur
         self.n_steps = n_steps
         self.step_size = step_size

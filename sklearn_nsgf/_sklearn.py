@@ -1,6 +1,8 @@
 """The one door to scikit-learn names that are private or differ between versions."""
 
 import re
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 from sklearn.base import _fit_context
@@ -8,7 +10,10 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils import check_array as _check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils._set_output import _get_output_config, _wrap_data_with_container
+from sklearn.utils.metaestimators import available_if as _available_if
 from sklearn.utils.validation import _check_method_params, _get_feature_names
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Silence:
@@ -25,14 +30,15 @@ class Silence:
 
 
 try:
-    from sklearn.callback import CallbackSupportMixin, with_callbacks
+    from sklearn.callback import CallbackSupportMixin
+    from sklearn.callback import with_callbacks as _with_callbacks
 except ImportError:  # before scikit-learn 1.9
 
     class CallbackSupportMixin:
         def _init_callback_context(self, **options):
             return Silence()
 
-    def with_callbacks(method):
+    def _with_callbacks(method):
         return method
 
 
@@ -41,6 +47,7 @@ __all__ = [
     "Interval",
     "Silence",
     "StrOptions",
+    "available_if",
     "check_array",
     "check_method_params",
     "fit_context",
@@ -52,9 +59,23 @@ __all__ = [
 ]
 
 check_method_params = _check_method_params
-fit_context = _fit_context
 get_feature_names = _get_feature_names
 safe_indexing = _safe_indexing
+
+
+# scikit-learn's decorators have no types and hide from type checkers what they decorate.
+
+
+def available_if(check: Callable[[Any], bool]) -> Callable[[Method], Method]:
+    return _available_if(check)
+
+
+def fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[Method], Method]:
+    return _fit_context(prefer_skip_nested_validation=prefer_skip_nested_validation)
+
+
+def with_callbacks(method: Method) -> Method:
+    return _with_callbacks(method)
 
 
 def check_array(X, name: str, **options):

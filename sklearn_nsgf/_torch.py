@@ -87,7 +87,8 @@ class Chunks(Generic[Answer]):
     """
 
     def __init__(self, things: str, advice: str) -> None:
-        self.things, self.advice = things, advice
+        self.things = things
+        self.advice = advice
         self.most: int | None = None
 
     def __call__(self, action: Callable[[slice], Answer], n_things: int, n_at_once: int) -> list[Answer]:

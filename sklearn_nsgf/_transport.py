@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
 from numbers import Integral
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, check_scalar
@@ -14,6 +16,7 @@ from sklearn_nsgf._data.check import check_samples, check_target, check_times
 from sklearn_nsgf._frames import library_of
 from sklearn_nsgf._model.model import Integration
 from sklearn_nsgf._sklearn import in_container, output_container
+from sklearn_nsgf._types import Answer, Seed, Solver
 from sklearn_nsgf.domains import any_array, is_target, source_mask
 from sklearn_nsgf.flow import n_evaluations
 from sklearn_nsgf.metrics import make_transport_scorer
@@ -34,7 +37,14 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
     def _n_steps(self) -> tuple[int, ...]:
         """Number of steps of each phase, as the parameters say now."""
 
-    def transform(self, X, *, labels=None, sample_domain=None, out=None):
+    def transform(
+        self,
+        X: ArrayLike,
+        *,
+        labels: ArrayLike | None = None,
+        sample_domain: ArrayLike | None = None,
+        out: NDArray[Any] | None = None,
+    ) -> Answer:
         """Transport points of the source to the target.
 
         After `fit(X)` without a target, the source is noise: the normal distribution with the mean and the
@@ -100,7 +110,7 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
             np.copyto(out[part], answer, casting="same_kind")
         return out
 
-    def inverse_transform(self, X, *, labels=None):
+    def inverse_transform(self, X: ArrayLike, *, labels: ArrayLike | None = None) -> Answer:
         """Transport points of the target back to the source.
 
         The flow is integrated backwards with the same number of steps. The round trip is exact only in the
@@ -121,8 +131,16 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         return self.integrate(X, t_start=1.0, t_end=0.0, labels=labels)
 
     def integrate(
-        self, X, *, t_start=0.0, t_end=1.0, n_steps=None, solver=None, return_path=False, labels=None
-    ):
+        self,
+        X: ArrayLike,
+        *,
+        t_start: float = 0.0,
+        t_end: float = 1.0,
+        n_steps: int | None = None,
+        solver: Solver | None = None,
+        return_path: bool = False,
+        labels: ArrayLike | None = None,
+    ) -> Answer:
         """Follow the flow from one time to another; 0 is the source and 1 the target.
 
         Parameters
@@ -156,7 +174,7 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
             return self.model_.path(samples, codes, t_start, t_end, how)
         return self._answer(self.model_.transport(samples, codes, t_start, t_end, how), t_end, X)
 
-    def velocity(self, X, t, *, labels=None):
+    def velocity(self, X: ArrayLike, t: ArrayLike, *, labels: ArrayLike | None = None) -> NDArray[Any]:
         """Velocity dx/dt of the flow.
 
         Parameters
@@ -177,7 +195,9 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         X, codes = self._check_points(X, labels)
         return self.model_.velocity(X, codes, check_times(t, "t", len(X)), self._integration())
 
-    def sample(self, n_samples=1, *, labels=None, random_state=None):
+    def sample(
+        self, n_samples: int = 1, *, labels: ArrayLike | None = None, random_state: Seed = None
+    ) -> Answer:
         """Draw new points from the learnt target distribution.
 
         Source points are drawn and transported. They come from the normal distribution, or with replacement
@@ -209,7 +229,14 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
             codes = classes.codes_of(labels, n_samples, "points (n_samples)")
         return self._answer(self.model_.sample(n_samples, codes, self._integration(), rng), 1.0)
 
-    def score(self, X, y=None, *, sample_domain=None, sample_weight=None):
+    def score(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        sample_domain: ArrayLike | None = None,
+        sample_weight: None = None,
+    ) -> float:
         """Minus the energy distance between transported points and a target sample.
 
         Parameters
@@ -267,7 +294,7 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         return self.model_.n_iter
 
     @property
-    def classes_(self):
+    def classes_(self) -> NDArray[Any]:
         """The labels that the fit knows, sorted."""
         labels = self.model_.space.classes.labels
         if labels is None:
@@ -280,7 +307,7 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         return self.model_.space.layout.n_features
 
     @property
-    def feature_names_in_(self):
+    def feature_names_in_(self) -> NDArray[np.object_]:
         """Names of the features."""
         names = self.model_.space.table.names
         if names is None:
@@ -319,7 +346,7 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
                 f"shape {layout.sample_shape}: images come as arrays. Use set_output(transform='default')."
             )
 
-    def __sklearn_is_fitted__(self):
+    def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
 
 

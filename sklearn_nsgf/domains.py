@@ -6,20 +6,23 @@ Rows with `sample_domain >= 0` are the source and rows with `sample_domain < 0` 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from sklearn import get_config
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_regressor
 from sklearn.model_selection import BaseCrossValidator, StratifiedKFold
-from sklearn.utils import get_tags
+from sklearn.utils import Tags, get_tags
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_nsgf._documentation import question
 from sklearn_nsgf._frames import is_missing, library_of
-from sklearn_nsgf._sklearn import check_array, check_method_params, safe_indexing
+from sklearn_nsgf._sklearn import available_if, check_array, check_method_params, safe_indexing
+from sklearn_nsgf._types import Answer, Seed
 from sklearn_nsgf._warn import warn_caller
 
 __all__ = ["DomainKFold", "SourceOnly", "split_domains", "stack_domains"]
@@ -30,7 +33,12 @@ UNLABELLED = -1
 UNLABELLED_MARKS = (UNLABELLED, str(UNLABELLED))
 
 
-def stack_domains(X_source, X_target, y_source=None, y_target=None):
+def stack_domains(
+    X_source: ArrayLike,
+    X_target: ArrayLike,
+    y_source: ArrayLike | None = None,
+    y_target: ArrayLike | None = None,
+) -> tuple[Answer, Answer, NDArray[np.int64]]:
     """Put a source and a target sample into one array.
 
     Parameters
@@ -84,7 +92,7 @@ def stack_domains(X_source, X_target, y_source=None, y_target=None):
     return X, _concatenate(y_source, y_target, "y_source", "y_target"), sample_domain
 
 
-def split_domains(X, sample_domain, y=None):
+def split_domains(X: ArrayLike, sample_domain: ArrayLike, y: ArrayLike | None = None) -> tuple[Answer, ...]:
     """Take the source and the target sample out of one array.
 
     Parameters
@@ -124,18 +132,18 @@ def split_domains(X, sample_domain, y=None):
     return tuple(parts)
 
 
-def any_array(y) -> np.ndarray:
+def any_array(y: ArrayLike) -> np.ndarray:
     """`y` as an array of any shape and type, lists and scikit-learn's array-likes included."""
     options = {"ensure_2d": False, "allow_nd": True, "dtype": None, "ensure_all_finite": False}
     return check_array(y, "y", **options)
 
 
-def is_target(y) -> bool:
+def is_target(y: ArrayLike | None) -> bool:
     """Whether `y` is a target sample, and not None or labels of one dimension."""
     return y is not None and (hasattr(y, "columns") or any_array(y).ndim > 1)
 
 
-def is_unlabelled(y, marks=UNLABELLED_MARKS) -> np.ndarray:
+def is_unlabelled(y: ArrayLike, marks: tuple[int | str, ...] = UNLABELLED_MARKS) -> np.ndarray:
     """Which rows have no label.
 
     Parameters
@@ -156,7 +164,7 @@ def is_unlabelled(y, marks=UNLABELLED_MARKS) -> np.ndarray:
     return np.array([any(map(is_none, row)) for row in labels.reshape(len(labels), -1).tolist()])
 
 
-def source_mask(sample_domain, n_samples: int, *, require: tuple[str, ...] = ()) -> np.ndarray:
+def source_mask(sample_domain: ArrayLike, n_samples: int, *, require: tuple[str, ...] = ()) -> np.ndarray:
     """Which rows are the source's.
 
     Parameters
@@ -204,6 +212,7 @@ def source_mask(sample_domain, n_samples: int, *, require: tuple[str, ...] = ())
         if domain in require and not rows.any():
             raise ValueError(
                 f"sample_domain has no {domain} rows: expected >= 0 for the source and < 0 for the target."
+                + question("faq-no-target-rows")
             )
     return is_source
 
@@ -248,12 +257,19 @@ class DomainKFold(BaseCrossValidator):
 
     __metadata_request__split = {"sample_domain": True}
 
-    def __init__(self, n_splits=5, *, shuffle=False, random_state=None):
+    def __init__(self, n_splits: int = 5, *, shuffle: bool = False, random_state: Seed = None) -> None:
         self.n_splits = n_splits
         self.shuffle = shuffle
         self.random_state = random_state
 
-    def split(self, X, y=None, groups=None, *, sample_domain=None):
+    def split(
+        self,
+        X: ArrayLike,
+        y: Any = None,
+        groups: ArrayLike | None = None,
+        *,
+        sample_domain: ArrayLike | None = None,
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         """Indices of the rows to train and to test on.
 
         Parameters
@@ -284,7 +300,7 @@ class DomainKFold(BaseCrossValidator):
                 "DomainKFold splits by domain and got no sample_domain. Pass it as "
                 "search.fit(X, sample_domain=...) or cross_validate(..., params={'sample_domain': ...}) "
                 "after sklearn.set_config(enable_metadata_routing=True), or as groups=... without metadata "
-                "routing."
+                "routing." + question("faq-domain-kfold")
             )
         is_source = source_mask(domains, _n_rows(X), require=("source", "target"))
         folds = StratifiedKFold(self.n_splits, shuffle=self.shuffle, random_state=self.random_state)
@@ -296,7 +312,9 @@ class DomainKFold(BaseCrossValidator):
             )
         return folds.split(np.zeros(len(is_source)), is_source)
 
-    def get_n_splits(self, X=None, y=None, groups=None, *, sample_domain=None):
+    def get_n_splits(
+        self, X: Any = None, y: Any = None, groups: Any = None, *, sample_domain: Any = None
+    ) -> int:
         """Number of folds.
 
         Parameters
@@ -379,11 +397,21 @@ class SourceOnly(MetaEstimatorMixin, BaseEstimator):
     __metadata_request__fit = {"sample_domain": True}
     __metadata_request__score = {"sample_domain": True}
 
-    def __init__(self, estimator, *, transport=None):
+    estimator_: Any
+    transport_: Any
+
+    def __init__(self, estimator: Any, *, transport: Any = None) -> None:
         self.estimator = estimator
         self.transport = transport
 
-    def fit(self, X, y=None, *, sample_domain=None, **fit_params):
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        sample_domain: ArrayLike | None = None,
+        **fit_params: Any,
+    ) -> Self:
         """Fit the transport to both samples and the estimator to the moved rows of the source.
 
         Parameters
@@ -467,7 +495,7 @@ class SourceOnly(MetaEstimatorMixin, BaseEstimator):
         return sys.modules[library].DataFrame(dict(zip(X.columns, moved.T, strict=True)))
 
     @available_if(_inner_has("predict"))
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predict labels or values.
 
         Parameters
@@ -483,7 +511,7 @@ class SourceOnly(MetaEstimatorMixin, BaseEstimator):
         return self.estimator_.predict(X)
 
     @available_if(_inner_has("predict_proba"))
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Probabilities of the classes.
 
         Parameters
@@ -499,7 +527,7 @@ class SourceOnly(MetaEstimatorMixin, BaseEstimator):
         return self.estimator_.predict_proba(X)
 
     @available_if(_inner_has("decision_function"))
-    def decision_function(self, X):
+    def decision_function(self, X: ArrayLike) -> NDArray[Any]:
         """Decision values of the classes.
 
         Parameters
@@ -515,7 +543,14 @@ class SourceOnly(MetaEstimatorMixin, BaseEstimator):
         return self.estimator_.decision_function(X)
 
     @available_if(_inner_has("score"))
-    def score(self, X, y=None, sample_weight=None, *, sample_domain=None):
+    def score(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        sample_domain: ArrayLike | None = None,
+    ) -> float:
         """Score of the estimator on the rows that have a label.
 
         These are rows of the target. If none of them has a label, the moved rows of the source are scored
@@ -573,7 +608,7 @@ class SourceOnly(MetaEstimatorMixin, BaseEstimator):
         X, y = safe_indexing(X, rows), _plain_labels(y, rows)
         return self.estimator_.score(X if on_target.any() else self._moved(X, y), y, **weights)
 
-    def get_metadata_routing(self):
+    def get_metadata_routing(self) -> MetadataRouter:
         """Which metadata this estimator uses and which it hands on; see scikit-learn's user guide.
 
         Returns
@@ -584,7 +619,7 @@ class SourceOnly(MetaEstimatorMixin, BaseEstimator):
         router = MetadataRouter(owner=self).add_self_request(self)
         return router.add(estimator=self.estimator, method_mapping=mapping)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags, inner = super().__sklearn_tags__(), get_tags(self.estimator)
         tags.estimator_type = inner.estimator_type
         tags.classifier_tags = inner.classifier_tags

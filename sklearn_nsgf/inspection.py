@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from numbers import Integral
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_nsgf._data.check import check_samples, check_target
+from sklearn_nsgf._types import Solver
 from sklearn_nsgf.domains import is_target
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.quiver import Quiver
 
 __all__ = ["LossCurveDisplay", "TrajectoryDisplay", "TransportDisplay"]
 
@@ -73,13 +84,27 @@ class TrajectoryDisplay:
     >>> TrajectoryDisplay.from_estimator(est, X_src[:30])  # doctest: +SKIP
     """
 
-    def __init__(self, path, times, *, features=(0, 1), feature_names=None):
+    figure_: Figure
+    ax_: Axes
+    lines_: list[Line2D]
+    start_points_: PathCollection
+    end_points_: PathCollection
+    axes_: NDArray[Any]
+
+    def __init__(
+        self,
+        path: ArrayLike,
+        times: Sequence[float] | NDArray[Any],
+        *,
+        features: tuple[int | str, int | str] = (0, 1),
+        feature_names: Sequence[str] | NDArray[Any] | None = None,
+    ) -> None:
         self.path = path
         self.times = times
         self.features = features
         self.feature_names = feature_names
 
-    def plot(self, ax=None, **line_kw):
+    def plot(self, ax: Axes | None = None, **line_kw: Any) -> Self:
         """Draw the paths.
 
         Parameters
@@ -127,16 +152,16 @@ class TrajectoryDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator,
-        X,
+        estimator: Any,
+        X: ArrayLike,
         *,
-        labels=None,
-        n_steps=None,
-        solver=None,
-        features=(0, 1),
-        ax=None,
-        **line_kw,
-    ):
+        labels: ArrayLike | None = None,
+        n_steps: int | None = None,
+        solver: Solver | None = None,
+        features: tuple[int | str, int | str] = (0, 1),
+        ax: Axes | None = None,
+        **line_kw: Any,
+    ) -> Self:
         """Transport points and draw their paths.
 
         Parameters
@@ -231,14 +256,36 @@ class TransportDisplay:
     >>> TransportDisplay.from_estimator(est, X_src, X_tgt, n_arrows=50)  # doctest: +SKIP
     """
 
-    def __init__(self, X_source, X_transported, X_target=None, *, features=(0, 1), feature_names=None):
+    figure_: Figure
+    ax_: Axes
+    source_points_: PathCollection
+    transported_points_: PathCollection
+    target_points_: PathCollection | None
+    arrows_: Quiver
+    axes_: NDArray[Any]
+
+    def __init__(
+        self,
+        X_source: ArrayLike,
+        X_transported: ArrayLike,
+        X_target: ArrayLike | None = None,
+        *,
+        features: tuple[int | str, int | str] = (0, 1),
+        feature_names: Sequence[str] | NDArray[Any] | None = None,
+    ) -> None:
         self.X_source = X_source
         self.X_transported = X_transported
         self.X_target = X_target
         self.features = features
         self.feature_names = feature_names
 
-    def plot(self, ax=None, n_arrows=100, scatter_kw=None, arrow_kw=None):
+    def plot(
+        self,
+        ax: Axes | None = None,
+        n_arrows: int = 100,
+        scatter_kw: dict[str, Any] | None = None,
+        arrow_kw: dict[str, Any] | None = None,
+    ) -> Self:
         """Draw the points and the arrows.
 
         Parameters
@@ -307,17 +354,17 @@ class TransportDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator,
-        X,
-        y=None,
+        estimator: Any,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
         *,
-        labels=None,
-        features=(0, 1),
-        ax=None,
-        n_arrows=100,
-        scatter_kw=None,
-        arrow_kw=None,
-    ):
+        labels: ArrayLike | None = None,
+        features: tuple[int | str, int | str] = (0, 1),
+        ax: Axes | None = None,
+        n_arrows: int = 100,
+        scatter_kw: dict[str, Any] | None = None,
+        arrow_kw: dict[str, Any] | None = None,
+    ) -> Self:
         """Transport points and draw them before and after.
 
         Parameters
@@ -404,11 +451,21 @@ class LossCurveDisplay:
     >>> LossCurveDisplay.from_estimator(est)  # doctest: +SKIP
     """
 
-    def __init__(self, curves, validation_curves=None):
+    figure_: Figure
+    ax_: Axes
+    lines_: dict[str, Line2D]
+    validation_ax_: Axes | None
+    validation_lines_: dict[str, Line2D]
+
+    def __init__(
+        self,
+        curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
+        validation_curves: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+    ) -> None:
         self.curves = curves
         self.validation_curves = validation_curves
 
-    def plot(self, ax=None, log_scale=True, **line_kw):
+    def plot(self, ax: Axes | None = None, log_scale: bool = True, **line_kw: Any) -> Self:
         """Draw the curves.
 
         Parameters
@@ -451,7 +508,9 @@ class LossCurveDisplay:
         return self
 
     @classmethod
-    def from_estimator(cls, estimator, *, ax=None, log_scale=True, **line_kw):
+    def from_estimator(
+        cls, estimator: Any, *, ax: Axes | None = None, log_scale: bool = True, **line_kw: Any
+    ) -> Self:
         """Draw the losses of a fitted estimator, of each of its networks.
 
         Parameters

@@ -9,11 +9,14 @@ from __future__ import annotations
 import inspect
 import math
 import sys
+from collections.abc import Callable
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import ot
 import torch
+from numpy.typing import ArrayLike, NDArray
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import pairwise_distances_chunked
@@ -24,6 +27,7 @@ from sklearn.utils.metadata_routing import MetadataRequest
 from sklearn_nsgf._frames import CATEGORICAL_DTYPES, column_of, dtype_of, is_missing, library_of, values_of
 from sklearn_nsgf._sklearn import check_array, get_feature_names, safe_indexing
 from sklearn_nsgf._torch import one_thread
+from sklearn_nsgf._types import Seed
 from sklearn_nsgf._warn import warn_caller
 from sklearn_nsgf.domains import is_target, source_mask
 from sklearn_nsgf.flow import sinkhorn_divergence as _sinkhorn_divergence
@@ -44,7 +48,7 @@ SINKHORN_TOL = 1e-4
 LARGEST_RATIO = 1e100
 
 
-def energy_distance(X, Y):
+def energy_distance(X: ArrayLike, Y: ArrayLike) -> float:
     r"""Squared energy distance between two samples, unbiased.
 
     ``2 E|X - Y| - E|X - X'| - E|Y - Y'|`` with Euclidean norms and without the pairs of a point
@@ -89,7 +93,7 @@ def energy_distance(X, Y):
     return _finite(2 * between - within_x - within_y, unit)
 
 
-def wasserstein_distance(X, Y):
+def wasserstein_distance(X: ArrayLike, Y: ArrayLike) -> float:
     r"""2-Wasserstein distance between two samples, exact.
 
     Parameters
@@ -122,7 +126,9 @@ def wasserstein_distance(X, Y):
     return _finite(math.sqrt(max(ot.emd2([], [], costs, numItermax=10_000_000), 0.0)), unit)
 
 
-def sliced_wasserstein_distance(X, Y, *, n_projections=200, random_state=0):
+def sliced_wasserstein_distance(
+    X: ArrayLike, Y: ArrayLike, *, n_projections: int = 200, random_state: Seed = 0
+) -> float:
     r"""Sliced 2-Wasserstein distance between two samples.
 
     Root of the mean square of the 2-Wasserstein distances between the samples projected on random lines
@@ -168,7 +174,7 @@ def sliced_wasserstein_distance(X, Y, *, n_projections=200, random_state=0):
     return _finite(distance, unit)
 
 
-def sinkhorn_divergence(X, Y, *, blur):
+def sinkhorn_divergence(X: ArrayLike, Y: ArrayLike, *, blur: float) -> float:
     r"""Debiased Sinkhorn divergence between two samples.
 
     Parameters
@@ -221,7 +227,7 @@ def sinkhorn_divergence(X, Y, *, blur):
     return _finite(answer.value, unit, unit)
 
 
-def frechet_distance(X, Y):
+def frechet_distance(X: ArrayLike, Y: ArrayLike) -> float:
     r"""Squared 2-Wasserstein distance between the normal distributions fitted to two samples.
 
     ``|m_X - m_Y|^2 + tr(C_X + C_Y - 2 (C_X^{1/2} C_Y C_X^{1/2})^{1/2})`` with the means and the
@@ -269,7 +275,9 @@ def frechet_distance(X, Y):
     return _finite(max(distance, 0.0), unit, unit)
 
 
-def classifier_two_sample_test(X, Y, *, classifier=None, cv=5, random_state=0):
+def classifier_two_sample_test(
+    X: ArrayLike, Y: ArrayLike, *, classifier: Any = None, cv: Any = 5, random_state: Seed = 0
+) -> float:
     r"""How well a classifier tells two samples apart.
 
     Its cross-validated accuracy [1]_, with both samples weighing the same: 0.5 where it cannot tell
@@ -334,7 +342,7 @@ def classifier_two_sample_test(X, Y, *, classifier=None, cv=5, random_state=0):
     return float(scores.mean())
 
 
-METRICS = {
+METRICS: dict[str, Callable[..., float]] = {
     "classifier_two_sample_test": classifier_two_sample_test,
     "energy_distance": energy_distance,
     "frechet_distance": frechet_distance,
@@ -346,7 +354,12 @@ METRICS = {
 SCORER_BLUR = 0.1
 
 
-def make_transport_scorer(metric="energy_distance", *, standardize=True, **metric_params):
+def make_transport_scorer(
+    metric: str | Callable[[NDArray[Any], NDArray[Any]], float] = "energy_distance",
+    *,
+    standardize: bool = True,
+    **metric_params: Any,
+) -> Callable[..., float]:
     """Make a scorer of transports, for `scoring=` in searches and cross-validation.
 
     What it compares depends on what it is given:

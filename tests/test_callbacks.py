@@ -1,7 +1,5 @@
 """scikit-learn's callbacks, which need scikit-learn 1.9."""
 
-import logging
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -242,11 +240,3 @@ def test_a_phase_that_is_interrupted_at_once_ends(monkeypatch):
         fresh("predicted", recorder).fit(*two_clouds(100, 90))
     assert recorder.finished[-1][0] == "straight flow"
     assert sorted(recorder.begun) == sorted(recorder.ended)
-
-
-def test_verbose_logs_a_line_for_each_phase(caplog, name):
-    with caplog.at_level(logging.INFO, logger="sklearn_nsgf"):
-        fresh(name, verbose=1).fit(*two_clouds(60, 50))
-    simulations = [record for record in caplog.records if record.msg.startswith("simulated")]
-    assert len(simulations) == (name != "matching")
-    assert len(caplog.records) == len(PHASES[name]) + len(simulations)

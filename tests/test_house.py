@@ -10,7 +10,7 @@ import sklearn_nsgf
 ROOT = Path(sklearn_nsgf.__file__).parent
 # A module may import modules of its own layer or of those before it.
 LAYERS = [
-    ["_torch", "_sklearn", "_version", "_warn", "_frames"],
+    ["_torch", "_sklearn", "_version", "_warn", "_frames", "_verbose", "_documentation", "_types"],
     ["flow._anderson", "flow._memory"],
     ["flow._plan"],
     ["flow._groups"],

@@ -46,6 +46,7 @@ for batch_size in (16, 15):
 rng = np.random.default_rng(0)
 X, Y = rng.normal(size=(300, 2)), rng.normal(size=(300, 2)) ** 3 + 4
 small = {"max_iter": 200, "batch_size": 64, "hidden_layer_sizes": (32, 32), "random_state": 0}
+small["verbose"] = 1
 flows, couplings = {"n_flows": 4, "flow_batch_size": 64}, {"n_couplings": 8, "coupling_batch_size": 64}
 for name, est in {
     "sinkhorn": SinkhornFlowTransport(**small, **flows, early_stopping=True),
@@ -79,17 +80,21 @@ def run(folder, size):
     store, results = f"file://{folder / f'store{size}'}", [folder / f"{size}-{k}.npz" for k in range(size)]
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(k), str(size), store, str(results[k])], stderr=subprocess.PIPE
+            [sys.executable, "-c", SCRIPT, str(k), str(size), store, str(results[k])],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         for k in range(size)
     ]
     try:
-        errors = [process.communicate(timeout=200)[1].decode() for process in started]
+        written = [process.communicate(timeout=200) for process in started]
     finally:
         for process in started:
             process.kill()
-    assert not any(process.returncode for process in started), errors
-    return [dict(np.load(each)) for each in results]
+    assert not any(process.returncode for process in started), written
+    return [
+        dict(np.load(each), printed=out.decode()) for each, (out, _) in zip(results, written, strict=True)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +120,13 @@ def test_all_processes_learn_the_same(answers, name):
     _, (first, second) = answers
     np.testing.assert_array_equal(first[name], second[name])
     assert np.isfinite(first[name]).all()
+
+
+def test_the_first_process_alone_speaks(answers):
+    alone, (first, second) = answers
+    n_lines = 2 + 1 + 2 + 4 + 1
+    assert len(alone["printed"].splitlines()) == len(first["printed"].splitlines()) == n_lines
+    assert second["printed"] == ""
 
 
 @pytest.mark.parametrize("name", ["matching", "direct"])

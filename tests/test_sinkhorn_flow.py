@@ -304,15 +304,6 @@ def test_whole_samples_make_one_flow(caplog):
         assert caplog.messages[0].startswith(f"simulated {n_made} Sinkhorn flow")
 
 
-def test_verbose_logs_a_line_a_phase(caplog):
-    source, target = two_clouds()
-    with caplog.at_level(logging.INFO, "sklearn_nsgf"):
-        small().fit(source, target)
-        assert caplog.messages == []
-        small(verbose=1, early_stopping=False).fit(source, target)
-    assert [message.split()[0] for message in caplog.messages] == ["simulated", "SinkhornFlowTransport"]
-
-
 @pytest.mark.slow
 def test_the_defaults_beat_a_gaussian_map():
     source, target = two_clouds(3000, 3000)

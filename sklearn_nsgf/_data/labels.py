@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.utils.multiclass import type_of_target
 
+from sklearn_nsgf._documentation import question
 from sklearn_nsgf._sklearn import check_array
 from sklearn_nsgf.domains import UNLABELLED, UNLABELLED_MARKS, is_unlabelled
 
@@ -64,7 +65,7 @@ class Classes(NamedTuple):
         if labels is None:
             raise ValueError(
                 f"labels are missing: with label_mode='condition' each of the {n_rows} {argument} needs its "
-                f"class, one of {self.labels.tolist()}."
+                f"class, one of {self.labels.tolist()}." + question("faq-labels-missing")
             )
         try:
             labels = _of_one_type(np.asarray(labels))
@@ -87,6 +88,7 @@ def check_labels(labels: np.ndarray | None, n_rows: int, mode: str) -> np.ndarra
         raise ValueError(
             f"y has one dimension and {len(labels)} entries for {n_rows} rows of X. If it is a target "
             "sample of one feature, pass y.reshape(-1, 1); labels need one entry a row."
+            + question("faq-one-dimensional-y")
         )
     if mode == "ignore":
         return None

@@ -7,6 +7,7 @@ import numpy as np
 from sklearn_nsgf._data.moments import some_rows
 from sklearn_nsgf._data.rows import SampleRows
 from sklearn_nsgf._data.table import Table
+from sklearn_nsgf._documentation import question
 from sklearn_nsgf._warn import warn_caller
 
 # At most this part of the rows, that many times farther from the median than the farthest of the others, and
@@ -26,7 +27,8 @@ def warn_of_outliers(rows: SampleRows, name: str, table: Table) -> None:
                 f"The column {table.title(place)!r} of the {name} has {len(far)} of {len(cloud)} values far "
                 f"away from all others, such as {far[0]:g}. If they are mistakes or stand for missing "
                 "values, leave these rows out or impute them. If they are right, frame='auto' and "
-                "frame='quantile' keep them from deciding the units of the column; other frames do not.",
+                "frame='quantile' keep them from deciding the units of the column; other frames do not."
+                + question("faq-far-values"),
                 UserWarning,
             )
 

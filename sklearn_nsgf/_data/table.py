@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import issparse
 
+from sklearn_nsgf._documentation import question
 from sklearn_nsgf._frames import (
     CATEGORICAL_DTYPES,
     column_of,
@@ -123,6 +124,7 @@ class Table(NamedTuple):
             raise ValueError(
                 f"The {title} has the categories {unknown[:5]}, which the fit has not seen; expected some of "
                 f"{categories[:10]}. Fit with rows of them, or leave these rows out."
+                + question("faq-unseen-category")
             )
         return np.array([codes[value] for value in found.tolist()], dtype=np.float64)[inverse]
 

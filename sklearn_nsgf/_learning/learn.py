@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -30,10 +29,9 @@ from sklearn_nsgf._learning.two_phases import TwoPhases, moved_halfway
 from sklearn_nsgf._model.leg import Curves, Leg, NetworkOnRows, bare, new_time_predictor, on_rows
 from sklearn_nsgf._model.model import FlowModel
 from sklearn_nsgf._torch import RandomStream, make_generator
+from sklearn_nsgf._verbose import say
 from sklearn_nsgf.flow import PathSample, StackedBlocks, TrajectoryPool
 from sklearn_nsgf.networks import MLP, TimePredictor, UNet, make_network
-
-logger = logging.getLogger("sklearn_nsgf")
 
 MAX_SEED = np.iinfo(np.int32).max
 # Part of the minibatches paired from where a network takes the sources that is held at a time: it learns, and
@@ -167,9 +165,9 @@ def learn_leg(
         n_iter_no_change=settings.n_iter_no_change,
         beats_network=before is not None and not before.is_at_rest,
     )
-    paths.report(pool, settings.verbose)
+    paths.report(pool, bool(settings.verbose))
     if settings.verbose:
-        logger.info("%s trained %d iterations, loss %.3g", name, result.curves.n_iter, result.curves.loss[-1])
+        say("%s trained %d iterations, loss %.3g", name, result.curves.n_iter, result.curves.loss[-1])
     curves = result.curves if before is None else before.curves.then(result.curves)
     return leg_of(result.network, curves), result.interrupted
 
@@ -200,7 +198,7 @@ def learn_times(
         constant_rate=before is not None,
     )
     if job.settings.verbose:
-        logger.info("trained the time predictor, loss %.3g", result.curves.loss[-1])
+        say("trained the time predictor, loss %.3g", result.curves.loss[-1])
     return result.network.cpu().eval(), result.interrupted
 
 
@@ -225,6 +223,7 @@ def _train(
             max_iter=settings.max_iter,
             batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
+            verbose=settings.verbose > 1,
             # Any other network may draw whenever it likes.
             stream=RandomStream(network_seed, is_used=type(bare(network)) not in (MLP, UNet, TimePredictor)),
             report=lambda average, last: end_step(

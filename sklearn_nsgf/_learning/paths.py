@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import Any, NamedTuple, Protocol
 
@@ -10,7 +9,9 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
+from sklearn_nsgf._documentation import question
 from sklearn_nsgf._learning.strata import Stratum
+from sklearn_nsgf._verbose import say
 from sklearn_nsgf._warn import warn_caller
 from sklearn_nsgf.flow import (
     BlockMaker,
@@ -20,8 +21,6 @@ from sklearn_nsgf.flow import (
     blur_schedule,
     step_sizes,
 )
-
-logger = logging.getLogger("sklearn_nsgf")
 
 
 class Paths(Protocol):
@@ -114,7 +113,8 @@ class SinkhornPaths(NamedTuple):
         failed = n_failed / sum(each.n_problems for each in makers)
         if verbose:
             share = 100 * (1 - failed)
-            logger.info("simulated %d Sinkhorn flows, %.0f %% of their steps converged", pool.n_made, share)
+            flows = "flow" if pool.n_made == 1 else "flows"
+            say("simulated %d Sinkhorn %s, %.0f %% of the steps converged", pool.n_made, flows, share)
         if n_failed:
             cut = (
                 f", so that only {pool.n_made} of {self.n_blocks} flows were simulated" if pool.is_cut else ""
@@ -123,7 +123,7 @@ class SinkhornPaths(NamedTuple):
                 f"{failed:.1%} of the Sinkhorn problems did not reach sinkhorn_tol={self.tol}{cut}; the "
                 f"largest marginal error is {max(each.marginal_error for each in makers):.2g}. If the data "
                 f'have heavy tails, set frame="quantile". Otherwise raise blur (blur_={self.blur}) or '
-                "sinkhorn_tol.",
+                "sinkhorn_tol." + question("faq-convergence"),
                 ConvergenceWarning,
             )
 

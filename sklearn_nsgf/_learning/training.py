@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,9 +17,8 @@ from sklearn_nsgf._learning.held_out import Distance
 from sklearn_nsgf._learning.processes import processes
 from sklearn_nsgf._model.leg import Curves
 from sklearn_nsgf._torch import RandomStream, one_thread
+from sklearn_nsgf._verbose import say
 from sklearn_nsgf.flow import PathSample
-
-logger = logging.getLogger("sklearn_nsgf")
 
 WARM_UP = 0.05
 # The averaged parameters remember about this share of the training.
@@ -73,7 +71,7 @@ class Settings(NamedTuple):
     n_iter_no_change: int
     compile: bool
     pool_size: int | None
-    verbose: bool
+    verbose: int
 
 
 class TrainingResult(NamedTuple):
@@ -109,6 +107,7 @@ def train_network(
     beats_network: bool = False,
     report: Callable[[nn.Module, bool], bool] | None = None,
     checkpoint: Checkpoint | None = None,
+    verbose: bool = False,
 ) -> TrainingResult:
     """Fit a network to batches by stochastic gradient descent.
 
@@ -150,6 +149,8 @@ def train_network(
     checkpoint : Checkpoint, optional
         Keeps the training at every evaluation. If it has this training already, it goes on from there. `draw`
         then has a `state_dict`, as networks have.
+    verbose : bool, default=False
+        Whether to say the loss at every evaluation.
 
     Returns
     -------
@@ -231,7 +232,8 @@ def train_network(
             if is_evaluation or last:
                 records.append((n_iter, _finite_mean(losses, n_iter)))
                 losses = []
-                logger.debug("iteration %d of %d: loss %.3g", n_iter, max_iter, records[-1][1])
+                if verbose:
+                    say("iteration %d of %d, loss %.3g", n_iter, max_iter, records[-1][1])
                 if (report is not None and team.ask_first(report)(average.network, last)) or last:
                     break
                 if checkpoint is not None:

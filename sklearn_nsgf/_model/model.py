@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sklearn_nsgf._data.layout import float_dtype
 from sklearn_nsgf._data.space import Space, check_finite
+from sklearn_nsgf._documentation import question
 from sklearn_nsgf._model.leg import Leg, NetworkOnRows
 from sklearn_nsgf._model.reservoir import Reservoir
 from sklearn_nsgf._torch import resolve_device
@@ -238,7 +239,7 @@ class FlowModel:
         if version != __version__:
             warn_caller(
                 f"An estimator was saved with sklearn-nsgf {version} and is opened with {__version__}: it "
-                "may not work as it did. Fit it again, or install that version.",
+                "may not work as it did. Fit it again, or install that version." + question("faq-version"),
                 UserWarning,
             )
         vars(self).update(state)

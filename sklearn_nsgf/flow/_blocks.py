@@ -89,6 +89,11 @@ class StackedBlocks:
         One for each part of a block.
     """
 
+    n_paths: int
+    block_shape: tuple[int, ...]
+    n_at_once: int
+    differs: bool
+
     def __init__(self, makers: Sequence[BlockMaker]) -> None:
         self.makers = makers
         self.n_paths = sum(maker.n_paths for maker in makers)
@@ -170,6 +175,20 @@ class SinkhornFlows:
     >>> pool.paths.shape, flows.n_converged / flows.n_problems
     (torch.Size([96, 5, 2]), 1.0)
     """
+
+    source: Sampler
+    target: Sampler
+    n_paths: int
+    n_particles: int
+    n_targets: int
+    device: torch.device
+    n_jobs: int | None
+    flow_options: dict[str, Any]
+    block_shape: tuple[int, ...]
+    differs: bool
+    n_converged: int
+    n_problems: int
+    marginal_error: float
 
     def __init__(
         self,
@@ -285,7 +304,19 @@ class Couplings:
     torch.Size([120, 2, 2])
     """
 
-    n_at_once, n_failed = 1, 0
+    n_at_once: int = 1
+    n_failed: int = 0
+    source: Sampler
+    target: Sampler
+    coupling: str
+    n_sources: int
+    n_targets: int
+    n_paths: int
+    block_shape: tuple[int, ...]
+    differs: bool
+    device: torch.device
+    n_jobs: int | None
+    coupling_options: dict[str, Any]
 
     def __init__(
         self,

@@ -84,6 +84,17 @@ class TrajectoryPool:
             [3.]])
     """
 
+    maker: BlockMaker
+    n_draws: int
+    dtype: torch.dtype
+    labels: Tensor | None
+    seeds: list[np.random.SeedSequence]
+    n_held: int
+    n_made: int
+    n_drawn: int
+    is_cut: bool
+    blocks: Tensor
+
     def __init__(
         self,
         maker: BlockMaker,

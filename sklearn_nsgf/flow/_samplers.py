@@ -78,6 +78,12 @@ class ArraySampler:
        15(1), 1944.
     """
 
+    rows: Rows
+    weights: np.ndarray | None
+    n_rows: int
+    n_features: int
+    order: np.ndarray
+
     def __init__(self, rows: Rows, weights: np.ndarray | None = None) -> None:
         self.rows, self.weights = rows, weights
         self.n_rows = len(rows) if weights is None else min(len(rows), max(1, round(weights.sum())))
@@ -127,6 +133,11 @@ class GaussianSampler:
         sequence is for F alone.
     """
 
+    scale: np.ndarray
+    factor: np.ndarray | None
+    n_rows: float
+    n_features: int
+
     def __init__(self, scale: np.ndarray, factor: np.ndarray | None = None) -> None:
         self.scale = np.asarray(scale, dtype=np.float32)
         self.factor = None if factor is None else np.asarray(factor, dtype=np.float32)
@@ -163,6 +174,11 @@ class PushforwardSampler:
     transport : callable
         Takes float32 rows of shape (n, n_features) and returns as many.
     """
+
+    sampler: Sampler
+    transport: Callable[[np.ndarray], np.ndarray]
+    n_rows: float
+    n_features: int
 
     def __init__(self, sampler: Sampler, transport: Callable[[np.ndarray], np.ndarray]) -> None:
         self.sampler, self.transport = sampler, transport
@@ -208,6 +224,11 @@ class MixtureSampler:
     >>> mixture.n_rows  # 50 of them from the second sampler
     66
     """
+
+    samplers: list[Sampler]
+    shares: list[Fraction]
+    n_rows: float
+    n_features: int
 
     def __init__(self, samplers: Sequence[Sampler], weights: Sequence[float]) -> None:
         if not samplers or len(samplers) != len(weights):

@@ -28,7 +28,7 @@ class TimeEmbedding(nn.Module):
     def __init__(self, n_frequencies: int = 4) -> None:
         super().__init__()
         self.n_frequencies = n_frequencies
-        self.width = 2 * n_frequencies + 1
+        self.width: int = 2 * n_frequencies + 1
 
     def forward(self, t: Tensor) -> Tensor:
         multiples = torch.arange(1, self.n_frequencies + 1, dtype=t.dtype, device=t.device)

@@ -89,10 +89,10 @@ class ImageRows(nn.Module):
     ) -> None:
         super().__init__()
         kind = torch.device(device).type
-        self.layout = torch.channels_last if kind == "cuda" else torch.contiguous_format
-        self.network = nn.utils.convert_conv2d_weight_memory_format(network, self.layout)
+        self.layout: torch.memory_format = torch.channels_last if kind == "cuda" else torch.contiguous_format
+        self.network: nn.Module = nn.utils.convert_conv2d_weight_memory_format(network, self.layout)
         self.image_shape = image_shape
-        self.in_bfloat16 = kind == "cuda" or (
+        self.in_bfloat16: bool = kind == "cuda" or (
             kind == "cpu" and isinstance(network, UNet) and _cpu_has_bfloat16()
         )
 

@@ -41,7 +41,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         self.n_classes = n_classes
-        self.time_embedding = TimeEmbedding()
+        self.time_embedding: TimeEmbedding = TimeEmbedding()
         widths = [n_features + self.time_embedding.width + n_classes, *hidden_layer_sizes]
         layers: list[nn.Module] = []
         for n_inputs, n_outputs in pairwise(widths):
@@ -50,7 +50,7 @@ class MLP(nn.Module):
         # Nothing moves before the first step of the training.
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-        self.layers = nn.Sequential(*layers, last)
+        self.layers: nn.Sequential = nn.Sequential(*layers, last)
 
     def forward(self, t: Tensor, x: Tensor, y: Tensor | None = None) -> Tensor:
         if (y is None) != (self.n_classes == 0):

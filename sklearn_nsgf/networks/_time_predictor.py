@@ -54,7 +54,7 @@ class TimePredictor(nn.Module):
                 convolution = nn.Conv2d(n_inputs, n_outputs, 3, padding=1)
                 layers += [convolution, nn.ReLU(), nn.AvgPool2d(2, ceil_mode=True)]
             layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1), nn.Sigmoid())
+        self.layers: nn.Sequential = nn.Sequential(*layers, nn.Linear(widths[-1], 1), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x).squeeze(-1)

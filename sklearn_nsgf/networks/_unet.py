@@ -55,6 +55,19 @@ class UNet(nn.Module):
     torch.Size([2, 3, 15, 9])
     """
 
+    time_embedding: TimeEmbedding
+    embed_time: nn.Sequential
+    embed_label: nn.Embedding | None
+    first: nn.Conv2d
+    down: nn.ModuleList
+    up: nn.ModuleList
+    shrink: nn.ModuleList
+    grow: nn.ModuleList
+    middle: nn.ModuleList
+    n_levels: int
+    n_blocks: int
+    last: nn.Sequential
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],

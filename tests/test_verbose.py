@@ -1,0 +1,81 @@
+"""What `verbose` prints and logs."""
+
+import logging
+
+import pytest
+from clouds import two_clouds
+
+from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
+
+SMALL = {"max_iter": 60, "batch_size": 16, "hidden_layer_sizes": (8,), "early_stopping": False}
+FLOWS = {"n_flows": 2, "flow_batch_size": 16}
+COUPLINGS = {"n_couplings": 2, "coupling_batch_size": 16}
+ESTIMATORS = {
+    "sinkhorn": SinkhornFlowTransport(**SMALL, **FLOWS),
+    "matching": FlowMatchingTransport(**SMALL, **COUPLINGS),
+    "direct": NSGFPlusPlus(**SMALL, **FLOWS, **COUPLINGS),
+    "predicted": NSGFPlusPlus(**SMALL, **FLOWS, **COUPLINGS, transition="predicted"),
+}
+# How each line begins.
+LINES = {
+    "sinkhorn": ["simulated 2 Sinkhorn flows", "SinkhornFlowTransport trained 60 iterations"],
+    "matching": ["FlowMatchingTransport trained 60 iterations"],
+    "direct": ["simulated 2 Sinkhorn flows", "NSGFPlusPlus trained 60 iterations"],
+    "predicted": [
+        "simulated 2 Sinkhorn flows",
+        "NSGFPlusPlus trained 15 iterations",
+        "trained the time predictor",
+        "NSGFPlusPlus trained 45 iterations",
+    ],
+}
+
+
+@pytest.fixture(params=ESTIMATORS)
+def name(request):
+    return request.param
+
+
+def beginnings(lines):
+    return [line.partition(",")[0] for line in lines]
+
+
+def test_nothing_is_printed_unless_asked_for(name, capsys):
+    ESTIMATORS[name].set_params(verbose=0).fit(*two_clouds(60, 50))
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+
+
+def test_a_line_is_printed_for_each_phase(name, capsys, caplog):
+    ESTIMATORS[name].set_params(verbose=1).fit(*two_clouds(60, 50))
+    captured = capsys.readouterr()
+    assert beginnings(captured.out.splitlines()) == LINES[name]
+    assert captured.err == ""
+    assert caplog.messages == []
+
+
+def test_the_lines_are_logged_where_logging_shows_them(name, capsys, caplog):
+    with caplog.at_level(logging.INFO, "sklearn_nsgf"):
+        ESTIMATORS[name].set_params(verbose=1).fit(*two_clouds(60, 50))
+    assert beginnings(caplog.messages) == LINES[name]
+    assert capsys.readouterr().out == ""
+
+
+def test_verbose_2_tells_of_every_evaluation(capsys):
+    ESTIMATORS["matching"].set_params(verbose=2).fit(*two_clouds(60, 50))
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert beginnings(lines) == [f"iteration {step} of 60" for step in range(2, 61, 2)]
+    assert beginnings([last]) == LINES["matching"]
+
+
+def test_a_handler_that_wants_only_warnings_does_not_silence_it(capsys, caplog):
+    with caplog.at_level(logging.WARNING, "sklearn_nsgf"):
+        ESTIMATORS["matching"].set_params(verbose=1).fit(*two_clouds(60, 50))
+    assert beginnings(capsys.readouterr().out.splitlines()) == LINES["matching"]
+
+
+def test_without_a_handler_the_lines_are_printed_whatever_the_level(capsys, monkeypatch):
+    logger = logging.getLogger("sklearn_nsgf")
+    monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    ESTIMATORS["matching"].set_params(verbose=1).fit(*two_clouds(60, 50))
+    assert beginnings(capsys.readouterr().out.splitlines()) == LINES["matching"]
