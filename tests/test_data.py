@@ -78,6 +78,18 @@ def test_a_frame_alone_is_the_map_that_its_name_says(kind, per_feature, monkeypa
     np.testing.assert_allclose(velocity, expected - new, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("exponent", [-1000, -540, 400])
+def test_the_linear_frame_scales_with_the_source(exponent):
+    """By powers of two it does so exactly, also where squares are no floats."""
+    rng = np.random.default_rng(0)
+    source, target = rng.normal(size=(40, 3)) @ rng.normal(size=(3, 3)), rng.normal(size=(50, 3))
+    frames = [
+        find_frame(each, target, "linear", per_feature=True) for each in (source, np.ldexp(source, exponent))
+    ]
+    np.testing.assert_array_equal(frames[1].axes, frames[0].axes)
+    np.testing.assert_array_equal(frames[1].at_source, np.ldexp(frames[0].at_source, exponent))
+
+
 def test_the_linear_frame_makes_both_samples_alike():
     source, target = correlated(5000, 0), correlated(5000, 1)
     frame = find_frame(source, target, "linear", per_feature=True)

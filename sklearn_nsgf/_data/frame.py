@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from sklearn_nsgf._data.charts import Charts
@@ -96,14 +98,17 @@ class Frame:
     def _turn(self, source: Moments, target: Moments, stds, varies: np.ndarray) -> None:
         """Take along what the two covariances say about the features that vary."""
         both = np.ix_(varies, varies)
+        # The target's deviations are about one. Squares of the source's can be no floats, unless a power of
+        # two is taken out.
+        unit = math.ldexp(1.0, math.frexp(stds[0][varies].max())[1])
         covariances = [
             std[varies, None] * moments.correlation[both] * std[varies]
-            for std, moments in zip(stds, (source, target), strict=True)
+            for std, moments in ((stds[0] / unit, source), (stds[1], target))
         ]
         axes, stretch = _gaussian_map(*covariances)
         self.axes = np.eye(len(varies))
         self.axes[both] = axes
-        self.at_source[varies] = 1 / stretch
+        self.at_source[varies] = unit / stretch
 
     @property
     def name(self) -> str:
