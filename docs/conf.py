@@ -56,8 +56,8 @@ html_sidebars = {page: [] for page in _SINGLE_PAGES}
 
 # The sections of the gallery and their pages, in the order in which they are read.
 GALLERY = {
+    "tables": ["recalibration", "simulation_to_data", "tables", "few_rows"],
     "images": ["color_transfer", "digits", "conditional_digits"],
-    "tables": ["tables", "few_rows"],
     "cells": [],
     "embeddings": [],
     "pipelines": ["domain_adaptation"],
