@@ -58,7 +58,7 @@ html_sidebars = {page: [] for page in _SINGLE_PAGES}
 GALLERY = {
     "tables": ["recalibration", "simulation_to_data", "tables", "few_rows"],
     "images": ["color_transfer", "digits", "conditional_digits"],
-    "cells": ["perturbation"],
+    "cells": ["batch_correction", "perturbation", "time_course"],
     "embeddings": [],
     "pipelines": ["domain_adaptation"],
     "howto": ["two_moons", "trajectories", "sinkhorn_tolerance"],
