@@ -60,8 +60,15 @@ GALLERY = {
     "images": ["color_transfer", "digits", "conditional_digits"],
     "cells": ["batch_correction", "perturbation", "time_course"],
     "embeddings": [],
-    "pipelines": ["domain_adaptation"],
-    "howto": ["two_moons", "trajectories", "sinkhorn_tolerance"],
+    "pipelines": ["domain_adaptation", "search", "fairness"],
+    "howto": [
+        "two_moons",
+        "trajectories",
+        "progress",
+        "saving",
+        "memmap",
+        "sinkhorn_tolerance",
+    ],
 }
 
 sphinx_gallery_conf = {
