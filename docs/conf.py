@@ -66,7 +66,9 @@ GALLERY = {
         "trajectories",
         "progress",
         "saving",
+        "own_network",
         "memmap",
+        "dask",
         "sinkhorn_tolerance",
     ],
 }
