@@ -95,12 +95,21 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 # The sections of the gallery and their pages, in the order in which they are read.
 GALLERY = {
+    "tables": ["recalibration", "simulation_to_data", "tables", "few_rows"],
     "images": ["color_transfer", "digits", "conditional_digits"],
-    "tables": ["tables", "few_rows"],
-    "cells": [],
+    "cells": ["batch_correction", "perturbation", "time_course"],
     "embeddings": [],
-    "pipelines": ["domain_adaptation"],
-    "howto": ["two_moons", "trajectories", "sinkhorn_tolerance"],
+    "pipelines": ["domain_adaptation", "search", "fairness"],
+    "howto": [
+        "two_moons",
+        "trajectories",
+        "progress",
+        "saving",
+        "own_network",
+        "memmap",
+        "dask",
+        "sinkhorn_tolerance",
+    ],
 }
 
 sphinx_gallery_conf = {
