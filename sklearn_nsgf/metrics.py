@@ -584,11 +584,21 @@ def _with_indicators(X, Y):
             values = [np.array([codes[value] for value in each]) for each in lists]
             values = [(column[:, None] == np.arange(len(codes))) * math.sqrt(0.5) for column in values]
         else:
-            values = [column.astype(np.float64)[:, None] for column in values]
+            values = [_numbers(column, place)[:, None] for column in values]
         features += [place] * values[0].shape[1]
         for part, column in zip(parts, values, strict=True):
             part.append(column)
     return *(np.hstack(part) for part in parts), np.array(features)
+
+
+def _numbers(column: np.ndarray, place: int) -> np.ndarray:
+    try:
+        return column.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"Column {place} has values that are no numbers, such as {column[0]!r}: the argument must be a "
+            "string or a number. Give categories a categorical dtype; encode dates as numbers."
+        ) from error
 
 
 def _holds_categories(column) -> bool:

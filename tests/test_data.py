@@ -90,6 +90,14 @@ def test_the_linear_frame_scales_with_the_source(exponent):
     np.testing.assert_array_equal(frames[1].at_source, np.ldexp(frames[0].at_source, exponent))
 
 
+def test_a_source_that_is_a_point_in_the_units_of_the_target():
+    rng = np.random.default_rng(0)
+    source, target = 1e-25 * rng.normal(size=(13, 3)), rng.normal(size=(10, 3))
+    target[0, 0] = 1e300
+    frame = find_frame(source, target, "linear", per_feature=False)
+    assert np.isfinite(frame.decode(frame.encode(source, 0.0), 1.0, float)).all()
+
+
 def test_the_linear_frame_makes_both_samples_alike():
     source, target = correlated(5000, 0), correlated(5000, 1)
     frame = find_frame(source, target, "linear", per_feature=True)

@@ -520,3 +520,6 @@ def test_metrics_of_categories():
     assert energy_distance(*apart) == pytest.approx(2)
     with pytest.raises(ValueError, match="missing categories"):
         energy_distance(apart[0], pd.DataFrame({"c": pd.Categorical(["a", None])}))
+    dates = apart[0].assign(day=pd.date_range("2024-01-01", periods=50, tz="UTC"))
+    with pytest.raises(TypeError, match="values that are no numbers, such as Timestamp"):
+        energy_distance(dates, dates)

@@ -83,7 +83,7 @@ class Frame:
         knows_correlations = kind in ("linear", "quantile") and source.correlation is not None
         ratios = self.at_source[varies]
         # The covariance of a source with larger ones is singular in float64.
-        is_regular = varies.any() and ratios.max() <= LARGEST_RATIO * ratios.min()
+        is_regular = varies.any() and 0 < ratios.max() <= LARGEST_RATIO * ratios.min()
         if knows_correlations and source is not target and is_regular:
             self._turn(source, target, stds, varies)
         # Standard deviations of the normal source, or a root of its covariance. A factor F adds F F^T to it.
