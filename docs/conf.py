@@ -59,7 +59,7 @@ GALLERY = {
     "images": ["color_transfer", "digits", "conditional_digits"],
     "tables": ["tables", "few_rows"],
     "cells": [],
-    "embeddings": ["modality_gap"],
+    "embeddings": ["audio_text", "modality_gap"],
     "pipelines": ["domain_adaptation"],
     "howto": ["two_moons", "trajectories", "sinkhorn_tolerance"],
 }

@@ -82,12 +82,12 @@ for name, rows in moved.items():
     print(f"{name:18} {gap:6.3f} {energy_distance(rows, new_texts):16.4f} {nearest:9.3f} {by_plan:9.3f}")
 
 # %%
-# All of them close the gap. The flow's cloud is nearest to that of the texts among those that keep pairs: its
-# energy distance is that of a second sample of texts, zero but for chance. That is no promise for the pairs.
-# Over three seeds of the data the flow finds .63 to .73 of them, the linear map .66 to .69 and the shift .64 to
-# .69. With a plan the shift is best each time, and the flow no better than the embeddings left where they were,
-# for the plan does not care about a gap. If only the ranking matters, shift and use a plan; a flow is for those
-# who need rows that look like texts, for a model that was trained on texts.
+# All of them close the gap. Of those that keep the pairs the flow comes nearest to the cloud of texts: its
+# energy distance is zero but for chance. That is no promise for the pairs. Over three seeds of the data the
+# flow finds .63 to .73 of them, the linear map .66 to .69 and the shift .64 to .69. With a plan the shift is
+# best each time, and the flow no better than embeddings that stay where they are. If only the ranking
+# matters, shift and use a plan. A flow is for those who need rows that look like texts, for a model that was
+# trained on texts.
 #
 # The picture shows both clouds and a line from each image to its own text.
 
