@@ -25,6 +25,8 @@ label_mode="couple": early stopping would watch recordings of the same speakers.
 learnt recordings whose number is guessed right. Without an anchor the principal components stand side by
 side, and flows are fitted with their defaults and without labels.
 
+Features, alignment and the 100 steps were chosen with a look at the held-out recordings of seeds 0 to 3.
+
 The results, one value a line, go to results/translation.csv.
 """
 
