@@ -98,7 +98,7 @@ GALLERY = {
     "tables": ["recalibration", "simulation_to_data", "tables", "few_rows"],
     "images": ["color_transfer", "digits", "conditional_digits"],
     "cells": ["batch_correction", "perturbation", "time_course"],
-    "embeddings": [],
+    "embeddings": ["audio_text", "modality_gap"],
     "pipelines": ["domain_adaptation", "search", "fairness"],
     "howto": [
         "two_moons",
