@@ -56,7 +56,7 @@ html_sidebars = {page: [] for page in _SINGLE_PAGES}
 
 # The sections of the gallery and their pages, in the order in which they are read.
 GALLERY = {
-    "images": ["color_transfer", "digits", "conditional_digits"],
+    "images": ["color_transfer", "digits", "conditional_digits", "style_transfer"],
     "tables": ["tables", "few_rows"],
     "cells": [],
     "embeddings": [],
