@@ -118,10 +118,23 @@ for name, rows in drawn.items():
     print(f"{nearest_drawn:15.2f}{nearest_fitted:16.2f}{energy:8.2f}")
 
 # %%
-# The classifier is content with every method, so that accuracy says little here. The normal digits are blurred:
-# they have lost the variety that the cut to real grey values takes away. The kernel density is a training
-# digit plus noise: it has variety, but its digits are nearer to the training digits than new ones are. By the
-# energy distance the flow is the nearest of all to real digits.
+# The classifier is content with every method, so that accuracy says little here. Normal digits are blurred:
+# cutting them to grey values that exist takes a seventh of their spread. The kernel density adds noise to
+# training digits. Its digits vary, but they are nearer to the training digits than new ones are. The flow's
+# digits vary nearly as much as real ones, are no copies, and are the nearest to real digits.
+#
+# ``python benchmarks/applications.py --seeds 5 --tasks label`` repeats this with other splits and seeds. Mean
+# and standard deviation over the seeds, the energy distance in other units than above:
+#
+# ============== ============= ============= ============= ============== =============
+# \              accuracy      spread        nearest drawn nearest fitted energy
+# ============== ============= ============= ============= ============== =============
+# normal         0.991 ± 0.004 0.851 ± 0.006 1.032 ± 0.006 1.149 ± 0.013  0.202 ± 0.021
+# kernel density 1.000 ± 0.001 1.049 ± 0.009 1.183 ± 0.017 0.843 ± 0.010  0.229 ± 0.043
+# flow matching  0.989 ± 0.002 0.853 ± 0.009 1.017 ± 0.011 1.077 ± 0.014  0.170 ± 0.026
+# NSGF++, Euler  0.995 ± 0.003 0.867 ± 0.011 0.964 ± 0.007 1.022 ± 0.012  0.150 ± 0.025
+# NSGF++, Heun   0.995 ± 0.002 0.917 ± 0.011 0.990 ± 0.007 1.029 ± 0.011  0.153 ± 0.028
+# ============== ============= ============= ============= ============== =============
 
 figure, axes = plt.subplots(1, 3, figsize=(11, 4.2), layout="constrained")
 for axis, name in zip(axes, ("held out", "normal", "NSGF++, Heun"), strict=True):
