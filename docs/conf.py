@@ -96,7 +96,7 @@ copybutton_exclude = ".linenos, .gp, .go"
 # The sections of the gallery and their pages, in the order in which they are read.
 GALLERY = {
     "tables": ["recalibration", "simulation_to_data", "tables", "few_rows"],
-    "images": ["color_transfer", "digits", "conditional_digits"],
+    "images": ["color_transfer", "digits", "conditional_digits", "style_transfer"],
     "cells": ["batch_correction", "perturbation", "time_course"],
     "embeddings": ["audio_text", "modality_gap"],
     "pipelines": ["domain_adaptation", "search", "fairness"],
