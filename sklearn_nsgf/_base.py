@@ -223,7 +223,7 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         if held_out and model.n_kept == 0 and not interrupted:
             warn_caller(
                 f"No network brings the held-out rows closer to the target than the {space.frame.name} "
-                "alone, which is kept: these rows support no more. Fit with more rows, or set "
+                "alone, which is kept. Fit with more rows, try another random_state or estimator, or set "
                 "early_stopping=False to keep the network as trained." + question("faq-few-rows"),
                 UserWarning,
             )

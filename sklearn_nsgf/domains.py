@@ -280,7 +280,8 @@ class DomainKFold(BaseCrossValidator):
             Ignored.
         groups : array-like of shape (n_samples,), default=None
             Read as `sample_domain` if that is not given. It is what scikit-learn's searches hand to a
-            splitter without metadata routing.
+            splitter without metadata routing. The estimator does not see it: a flow would then learn to
+            generate both samples together.
         sample_domain : array-like of shape (n_samples,)
             At least 0 for rows of the source, negative for rows of the target.
 
@@ -299,8 +300,8 @@ class DomainKFold(BaseCrossValidator):
             raise ValueError(
                 "DomainKFold splits by domain and got no sample_domain. Pass it as "
                 "search.fit(X, sample_domain=...) or cross_validate(..., params={'sample_domain': ...}) "
-                "after sklearn.set_config(enable_metadata_routing=True), or as groups=... without metadata "
-                "routing." + question("faq-domain-kfold")
+                "after sklearn.set_config(enable_metadata_routing=True). groups=... reaches the splitter "
+                "alone, and is for estimators that need no sample_domain." + question("faq-domain-kfold")
             )
         is_source = source_mask(domains, _n_rows(X), require=("source", "target"))
         folds = StratifiedKFold(self.n_splits, shuffle=self.shuffle, random_state=self.random_state)

@@ -550,7 +550,7 @@ def _import_matplotlib(display):
         import matplotlib.pyplot
     except ImportError as error:
         raise ImportError(
-            f"{type(display).__name__}.plot needs matplotlib: pip install 'sklearn-nsgf[plot]'"
+            f"{type(display).__name__}.plot needs matplotlib: pip install matplotlib"
         ) from error
     return matplotlib
 

@@ -19,7 +19,9 @@ LABELS = {
 
 
 def test_a_message_names_its_question():
-    with pytest.raises(ValueError, match=r"routing\. See .* documentation: .*faq\.html#faq-domain-kfold$"):
+    with pytest.raises(
+        ValueError, match=r"sample_domain\. See .* documentation: .*faq\.html#faq-domain-kfold$"
+    ):
         DomainKFold().split([[0.0], [1.0]])
     with pytest.raises(ValueError, match=r"faq\.html#faq-one-dimensional-y$"):
         SinkhornFlowTransport().fit([[0.0], [1.0]], [0.0, 1.0, 2.0])

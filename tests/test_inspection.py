@@ -347,7 +347,7 @@ for display in [LossCurveDisplay({}), TrajectoryDisplay(X[None], [0]), Transport
     try:
         display.plot()
     except ImportError as error:
-        expected = "needs matplotlib: pip install 'sklearn-nsgf[plot]'"
+        expected = "needs matplotlib: pip install matplotlib"
         assert str(error) == f"{type(display).__name__}.plot {expected}", error
     else:
         raise AssertionError(display)

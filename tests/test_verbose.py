@@ -60,6 +60,13 @@ def test_the_lines_are_logged_where_logging_shows_them(name, capsys, caplog):
     assert capsys.readouterr().out == ""
 
 
+def test_early_stopping_tells_what_is_kept(capsys):
+    est = SinkhornFlowTransport(**{**SMALL, "early_stopping": True}, **FLOWS, verbose=1, random_state=0)
+    est.fit(*two_clouds(60, 50))
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last == f"of these it keeps {est.model_.n_kept}, by what held-out rows say"
+
+
 def test_verbose_2_tells_of_every_evaluation(capsys):
     ESTIMATORS["matching"].set_params(verbose=2).fit(*two_clouds(60, 50))
     *lines, last = capsys.readouterr().out.splitlines()

@@ -181,6 +181,8 @@ def find_table(X, y, categorical_features) -> Table:
     ValueError
         If it does not fit the columns, or a category is missing.
     """
+    if X is None:
+        raise ValueError("X is None; expected an array, a DataFrame, or a list of rows of one length.")
     samples = [
         each if issparse(each) else _as_table(each, name)
         for each, name in ((X, "X"), (y, "y (the target)"))

@@ -168,6 +168,8 @@ def learn_leg(
     paths.report(pool, bool(settings.verbose))
     if settings.verbose:
         say("%s trained %d iterations, loss %.3g", name, result.curves.n_iter, result.curves.loss[-1])
+        if job.held_out:
+            say("of these it keeps %d, by what held-out rows say", result.curves.n_kept)
     curves = result.curves if before is None else before.curves.then(result.curves)
     return leg_of(result.network, curves), result.interrupted
 
