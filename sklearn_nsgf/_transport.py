@@ -21,8 +21,9 @@ from sklearn_nsgf.domains import any_array, is_target, source_mask
 from sklearn_nsgf.flow import n_evaluations
 from sklearn_nsgf.metrics import make_transport_scorer
 
-# Numbers of an array that are transformed at a time where the answer is written into another one.
-_PART_SIZE = 2**22
+# Numbers of an array that are transformed at a time where the answer is written into another one. More leave
+# the cache of a CPU, fewer are little work for a GPU.
+_PART_SIZE = 2**20
 
 
 class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMeta):
