@@ -177,7 +177,7 @@ lines = {
 }
 pictures = np.array([line[shown].reshape(-1, 16, 16) for line in lines.values()])
 pictures = np.pad(pictures, [(0, 0), (0, 0), (2, 2), (2, 2)])
-figure, ax = plt.subplots(figsize=(9.6, 5.2), layout="constrained")
+figure, ax = plt.subplots(figsize=(9.6, 5.2), layout="compressed")
 n_lines = len(lines)
 ax.imshow(pictures.transpose(0, 2, 1, 3).reshape(20 * n_lines, 200), cmap="gray_r", vmin=0, vmax=16)
 ax.set(xticks=[], yticks=20 * np.arange(n_lines) + 9.5, yticklabels=lines)
