@@ -30,6 +30,4 @@ def test_a_message_names_its_question():
 def test_the_questions_are_there():
     assert len(LABELS) > 5
     entries = set(re.findall(r"^\.\. _(faq-[\w-]+):$", QUESTIONS.read_text(), re.M))
-    if not entries:
-        pytest.skip("docs/faq.rst has no labels yet")
     assert LABELS <= entries

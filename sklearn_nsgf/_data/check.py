@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -217,7 +219,7 @@ def _check_numbers(X, name: str, table: Table, *, in_parts: bool = False, **opti
     With `in_parts` a map of a file stays what it is, and so does a large frame: their rows become floats when
     they are read.
     """
-    if in_parts and library_of(X) is not None and X.shape[0] * X.shape[1] > _PART_SIZE:
+    if in_parts and library_of(X) is not None and len(X) > 1 and X.shape[0] * X.shape[1] > _PART_SIZE:
         return _check_frame(X, name, table, **options)
     if isinstance(X, np.ma.MaskedArray):
         raise ValueError(
@@ -229,9 +231,8 @@ def _check_numbers(X, name: str, table: Table, *, in_parts: bool = False, **opti
     options = {**SAMPLE_OPTIONS, **options}
     try:
         if in_parts and isinstance(X, np.memmap) and X.dtype.kind in "biuf" and not table.categories:
-            n_at_once = max(1, _PART_SIZE // max(1, X[:1].size))
-            for start in range(0, len(X), n_at_once):
-                check_array(X[start : start + n_at_once], name, allow_nd=True, dtype=None)
+            for part in _parts(X.shape):
+                check_array(X[part], name, allow_nd=True, dtype=None)
             options = {**options, "dtype": None, "ensure_all_finite": False}
         numbers = check_array(numbers, name, **options)
     except (TypeError, ValueError) as error:
@@ -249,10 +250,14 @@ def _check_numbers(X, name: str, table: Table, *, in_parts: bool = False, **opti
 
 def _check_frame(X, name: str, table: Table, **options) -> FrameRows:
     to_numbers = partial(_check_numbers, name=name, table=table, **{**options, "ensure_min_samples": 0})
-    n_at_once = max(1, _PART_SIZE // X.shape[1])
-    parts = (slice(start, start + n_at_once) for start in range(0, len(X), n_at_once))
-    dtype = np.result_type(*{to_numbers(rows_of(X, part)).dtype for part in parts})
+    dtype = np.result_type(*{to_numbers(rows_of(X, part)).dtype for part in _parts(X.shape)})
     return FrameRows(X, to_numbers, dtype)
+
+
+def _parts(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Of the rows, each of about as many numbers as are checked at a time."""
+    n_at_once = max(1, _PART_SIZE // max(1, math.prod(shape[1:])))
+    return (slice(start, start + n_at_once) for start in range(0, shape[0], n_at_once))
 
 
 def _columns_to_blame(X, table: Table) -> list:
