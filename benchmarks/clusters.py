@@ -17,7 +17,7 @@ from dask.distributed import Client, LocalCluster
 from sklearn_nsgf.flow import ArraySampler, Couplings, SinkhornFlows
 
 N_FEATURES, N_ROWS = 16, 4096
-N_MINIBATCHES = {256: 256, 1024: 64, 2048: 12}
+N_MINIBATCHES = {256: 256, 1024: 64, 2048: 24}
 
 
 def makers(n_points, n_jobs):

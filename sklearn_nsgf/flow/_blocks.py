@@ -381,12 +381,26 @@ def _in_parallel(draw: Any, solve: Any, arguments: Sequence[Any], n_jobs: int | 
         n_shares = min(len(arguments), _SHARES_PER_WORKER * joblib.effective_n_jobs(n_jobs))
         bounds = [k * len(arguments) // n_shares for k in range(n_shares + 1)]
         shares = [arguments[start:stop] for start, stop in itertools.pairwise(bounds)]
-        tasks = [delayed(_solve_all)(solve, [draw(argument) for argument in share]) for share in shares]
-        return list(itertools.chain.from_iterable(parallel(tasks)))
+        tasks = (delayed(_solve_all)(solve, [_packed(draw(argument)) for argument in share]) for share in shares)
+        return [_unpacked(solved) for solved in itertools.chain.from_iterable(parallel(tasks))]
 
 
 def _solve_all(solve: Any, draws: Sequence[Any]) -> list[Any]:
-    return [solve(*draw) for draw in draws]
+    return [_packed(solve(*_unpacked(draw))) for draw in draws]
+
+
+def _packed(parts: Any) -> Any:
+    """The same with arrays for tensors: torch pickles a tensor on its own, an array goes as it lies."""
+    if isinstance(parts, list | tuple):
+        return type(parts)(map(_packed, parts))
+    return parts.numpy() if isinstance(parts, Tensor) else parts
+
+
+def _unpacked(parts: Any) -> Any:
+    """What was packed. The arrays of a message may be read-only, which tensors cannot be."""
+    if isinstance(parts, list | tuple):
+        return type(parts)(map(_unpacked, parts))
+    return torch.from_numpy(np.require(parts, requirements="W")) if isinstance(parts, np.ndarray) else parts
 
 
 def _draw_and_solve(draw: Any, solve: Any, argument: Any) -> Any:
