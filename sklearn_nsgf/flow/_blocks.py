@@ -381,7 +381,8 @@ def _in_parallel(draw: Any, solve: Any, arguments: Sequence[Any], n_jobs: int | 
         n_shares = min(len(arguments), _SHARES_PER_WORKER * joblib.effective_n_jobs(n_jobs))
         bounds = [k * len(arguments) // n_shares for k in range(n_shares + 1)]
         shares = [arguments[start:stop] for start, stop in itertools.pairwise(bounds)]
-        tasks = (delayed(_solve_all)(solve, [_packed(draw(argument)) for argument in share]) for share in shares)
+        draws = ([_packed(draw(argument)) for argument in share] for share in shares)
+        tasks = (delayed(_solve_all)(solve, share) for share in draws)
         return [_unpacked(solved) for solved in itertools.chain.from_iterable(parallel(tasks))]
 
 
