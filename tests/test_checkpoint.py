@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import warnings
 
 import numpy as np
@@ -51,7 +52,14 @@ CASES = {
         (SAMPLES[1], np.arange(90) % 3),
     ),
     "images": (NSGFPlusPlus(**{**SMALL, "max_iter": 3}, **FLOWS, **COUPLINGS), (IMAGES,)),
+    "compiled": (SinkhornFlowTransport(**SMALL, **FLOWS, compile=True), SAMPLES),
 }
+# torch.compile needs a C++ compiler on a CPU, takes long, and calls what torch has deprecated.
+COMPILED = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +102,9 @@ def answer(est):
     return weights, est.n_iter_, leg.curves, est.sample(20, random_state=0).tobytes()
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=COMPILED if name == "compiled" else ()) for name in CASES]
+)
 def test_a_fit_goes_on_to_the_same_bytes(name, file, kill_after):
     """Killed several times in a row; with three networks, in each of them."""
     model, samples = CASES[name]
