@@ -366,6 +366,16 @@ def test_categories_of_arrays_come_back_as_their_values():
     assert set(est.sample(40, random_state=0)[:, 0]) == {"two", "more"}
 
 
+def test_text_against_numbers_is_no_category(est):
+    table = mixed(40, seed=0)
+    coded = table.assign(sex=np.arange(40) % 2)
+    for samples in ((table, coded), (coded, table)):
+        with pytest.raises(TypeError, match=r"column 'sex' holds .*expected text, or numbers, in both"):
+            est.fit(*samples)
+    moved = est.fit(coded.astype({"sex": "category"}), coded).transform(coded)
+    assert set(moved["sex"]) <= {0, 1}
+
+
 def test_names_of_categorical_columns():
     table = mixed(60, 0)[["age", "x"]]
     est = SinkhornFlowTransport(categorical_features=["age"], **SMALL, **FLOWS).fit(table, table[::-1])

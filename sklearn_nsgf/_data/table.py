@@ -285,6 +285,12 @@ def _categories(columns: Sequence, title: str) -> np.ndarray:
         else:
             found = _distinct(column, title)[0]
         found_in_each.append(found.tolist())
+    are_text = [all(isinstance(value, str) for value in found) for found in found_in_each]
+    if not all(are_text) and any(are_text):
+        raise TypeError(
+            f"The {title} holds {found_in_each[0][:5]} in X and {found_in_each[-1][:5]} in y (the target); "
+            "expected text, or numbers, in both. Give both samples the same categories."
+        )
     # The order of the longer list first: the other one is often a part of it.
     values = list(
         dict.fromkeys(value for each in sorted(found_in_each, key=len, reverse=True) for value in each)
