@@ -262,7 +262,7 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         early_stopping = self.early_stopping
         if early_stopping == "auto":
             early_stopping = source is not None and min(source.n_rows, target.n_rows) < AUTO_STOPPING_ROWS
-        if not early_stopping:
+        if not early_stopping or self.max_iter == 0:
             return make_strata(source, target, space), []
         parts = [
             (None, None)

@@ -68,7 +68,7 @@ class FlowMatchingTransport(SingleFlowTransport):
     batch_size : int, default=256
         Number of points in each optimiser step.
     max_iter : int, default=4000
-        Number of optimiser steps.
+        Number of optimiser steps. With 0 the flow is `frame` alone, fitted to all rows: a baseline.
     early_stopping : "auto" or bool, default="auto"
         Whether to hold out rows of both samples, one of each group of neighbours, and watch the energy
         distance between where the flow takes those of the source and those of the target. The best network is

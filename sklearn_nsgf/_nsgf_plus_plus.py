@@ -107,7 +107,8 @@ class NSGFPlusPlus(BaseFlowTransport):
         Number of points in each optimiser step.
     max_iter : int, default=4000
         Number of optimiser steps. For "predicted" a quarter of them are for the first velocity network, the
-        rest for the second, at least one for each, and the time predictor has as many as the second.
+        rest for the second, at least one for each, and the time predictor has as many as the second. With 0
+        the flow is `frame` alone, fitted to all rows: a baseline.
     early_stopping : "auto" or bool, default="auto"
         Whether to hold out rows of both samples, one of each group of neighbours, and watch the energy
         distance between where the flow takes those of the source and those of the target. The best network is
@@ -412,8 +413,10 @@ class NSGFPlusPlus(BaseFlowTransport):
 
 def _divide(job: FitJob) -> tuple[FitJob, FitJob]:
     """A job for each of the two velocity networks: together they have the steps, and each at least one."""
-    n_first = max(1, round(FIRST_SHARE * job.settings.max_iter))
-    n_second = max(1, job.settings.max_iter - n_first)
+    max_iter = job.settings.max_iter
+    n_least = min(1, max_iter)
+    n_first = max(n_least, round(FIRST_SHARE * max_iter))
+    n_second = max(n_least, max_iter - n_first)
     first, second = (
         job._replace(settings=job.settings._replace(max_iter=n_steps)) for n_steps in (n_first, n_second)
     )

@@ -32,7 +32,7 @@ SHARED = {
     "hidden_layer_sizes": [StrOptions({"auto"}), "array-like"],
     "learning_rate": [StrOptions({"auto"}), POSITIVE],
     "batch_size": [COUNT],
-    "max_iter": [COUNT],
+    "max_iter": [Interval(Integral, 0, None, closed="left")],
     "early_stopping": ["boolean", StrOptions({"auto"})],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
     "n_iter_no_change": [COUNT],

@@ -125,7 +125,7 @@ def test_unfitted():
         {"learning_rate": 0},
         {"learning_rate": np.inf},
         {"batch_size": 0},
-        {"max_iter": 0},
+        {"max_iter": -1},
         {"early_stopping": "yes"},
         {"validation_fraction": 1.0},
         {"n_iter_no_change": 0},

@@ -45,6 +45,27 @@ def test_rows_that_support_no_network_get_the_linear_map(est):
         np.testing.assert_allclose(back, new, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_without_iterations_the_start_is_all(est, early_stopping):
+    """Of all rows: with the same rows held out, the map would be another one."""
+    source, target = gaussians(60)
+    est.set_params(max_iter=0, frame="linear", early_stopping=early_stopping, verbose=2)
+    moved = est.fit(source, target).transform(source)
+    assert est.n_iter_ == 0
+    np.testing.assert_allclose(moved, linear_map(est, source), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(moved.mean(axis=0), target.mean(axis=0), rtol=0, atol=1e-12)
+    drawn = est.set_params(frame="auto").fit(target).sample(2000, random_state=0)
+    np.testing.assert_allclose(np.cov(drawn.T), np.cov(target.T), rtol=0, atol=0.3)
+
+
+def test_no_iterations_leave_what_was_learnt(est):
+    samples = gaussians(60)
+    est.set_params(max_iter=20, warm_start=True, early_stopping=False).fit(*samples)
+    learnt = est.transform(samples[0])
+    assert est.set_params(max_iter=0).fit(*samples).n_iter_ > 0
+    np.testing.assert_array_equal(est.transform(samples[0]), learnt)
+
+
 def test_units_do_not_matter(est):
     """Nor does a shift of either sample; with the linear map found in them."""
     source, target = gaussians(60)

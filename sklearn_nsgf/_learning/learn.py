@@ -128,12 +128,6 @@ def learn_leg(
     pool_seed, validation_seed, network_seed, second_seed = job.rng.randint(MAX_SEED, size=4).tolist()
     settings, event_shape = job.settings, job.space.layout.event_shape
     are_seen = job.space.classes.are_seen
-    pool = make_pool(paths, job.training, job, pool_seed)
-    criterion = None
-    if job.held_out:
-        criterion = HeldOutDistance(
-            job.held_out, *steps, are_seen=are_seen, device=job.device, seed=validation_seed
-        )
     start = architecture
     if before is not None:
         architecture = before.architecture
@@ -147,6 +141,14 @@ def learn_leg(
         return model_with(leg_of(copy.deepcopy(average), Curves([], [], [], [], 0, 1)))
 
     network = on_rows(make_network(**start, seed=network_seed), event_shape, job.device)
+    if settings.max_iter == 0:
+        return before or leg_of(network, Curves([], [], [], [], 0, 0)), False
+    pool = make_pool(paths, job.training, job, pool_seed)
+    criterion = None
+    if job.held_out:
+        criterion = HeldOutDistance(
+            job.held_out, *steps, are_seen=are_seen, device=job.device, seed=validation_seed
+        )
     source: TrajectoryPool | TwoPhases = pool
     if second_paths is not None:
         live = NetworkOnRows(network, job.device, np.dtype(np.float32))
@@ -189,6 +191,8 @@ def learn_times(
         predictor = new_time_predictor(job.space.layout.event_shape, hidden_layer_sizes, seed=network_seed)
     else:
         predictor = copy.deepcopy(before)
+    if job.settings.max_iter == 0:
+        return predictor, False
     result = _train(
         predictor,
         pool,
