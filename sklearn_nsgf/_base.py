@@ -20,7 +20,7 @@ from sklearn_nsgf._learning.checkpoint import Checkpoint, describe_fit
 from sklearn_nsgf._learning.learn import MAX_SEED, FitJob, learn_leg
 from sklearn_nsgf._learning.paths import Paths
 from sklearn_nsgf._learning.processes import processes
-from sklearn_nsgf._learning.strata import Stratum, in_frame, make_strata, split_places, with_kept_rows
+from sklearn_nsgf._learning.strata import Fold, Stratum, make_folds, make_strata, with_kept_rows
 from sklearn_nsgf._learning.tasks import FitTasks, callback_data
 from sklearn_nsgf._model.leg import Leg
 from sklearn_nsgf._model.model import FlowModel
@@ -34,6 +34,8 @@ from sklearn_nsgf._warn import warn_caller
 
 # Fewer rows than this can be learnt by heart in the default number of iterations.
 AUTO_STOPPING_ROWS = 5000
+# Fewer rows than this are too few to be held out once: all are, in turn.
+CROSS_VALIDATED_ROWS = 500
 # To order more rows, and to find their moments, takes longer than the training, which does not see them all.
 MOST_ROWS = 2**18
 MEMORY_ADVICE = (
@@ -207,11 +209,11 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         kept_seed, split_seed = rng.randint(MAX_SEED, size=2).tolist()
         tasks = FitTasks(self, context, callback_data(space, data))
         context.call_on_fit_task_begin(estimator=self, **tasks.data)
-        training, held_out = self._strata(data, space, split_seed)
+        training, held_out, folds = self._strata(data, space, split_seed, goes_on=before is not None)
         if in_parts and before is not None and before.replay is not None:
             training = with_kept_rows(training, *before.replay, space)
         settings = training_settings(self, space.layout.event_shape)
-        job = FitJob(space, training, held_out, settings, device, rng, tasks, checkpoint)
+        job = FitJob(space, training, held_out, folds, settings, device, rng, tasks, checkpoint)
         model_of = self._model_maker(job, data, before, in_parts, kept_seed)
         with memory_advice(MEMORY_ADVICE):
             model, interrupted = self._learn(job, before, model_of)
@@ -220,7 +222,7 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         self.model_ = model
         if checkpoint is not None and not interrupted:
             checkpoint.remove()
-        if held_out and model.n_kept == 0 and not interrupted:
+        if (held_out or folds) and model.n_kept == 0 and not interrupted:
             warn_caller(
                 f"No network brings the held-out rows closer to the target than the {space.frame.name} "
                 "alone, which is kept. Fit with more rows, try another random_state or estimator, or set "
@@ -256,26 +258,26 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         dtypes = tuple(dtype.name for dtype in data.dtypes)
         return Space(data.layout, frame, dtypes, data.classes, data.table)
 
-    def _strata(self, data: FlowData, space: Space, seed: int) -> tuple[list[Stratum], list[Stratum]]:
-        """The flows to train on and those to hold out."""
+    def _strata(
+        self, data: FlowData, space: Space, seed: int, *, goes_on: bool
+    ) -> tuple[list[Stratum], list[Stratum], list[Fold]]:
+        """The flows to train on, those to hold out, and those of both for each fold of few rows."""
         source, target = data.source, data.target
+        n_rows = min(sample.n_rows for sample in (source, target) if sample is not None)
         early_stopping = self.early_stopping
         if early_stopping == "auto":
-            early_stopping = source is not None and min(source.n_rows, target.n_rows) < AUTO_STOPPING_ROWS
+            early_stopping = source is not None and n_rows < AUTO_STOPPING_ROWS
         if not early_stopping or self.max_iter == 0:
-            return make_strata(source, target, space), []
-        parts = [
-            (None, None)
-            if sample is None
-            else [
-                sample.take(places)
-                for places in split_places(in_frame(sample, space, t), self.validation_fraction, seed)
-            ]
-            for sample, t in ((source, 0.0), (target, 1.0))
-        ]
-        training, held_out = (make_strata(*samples, space) for samples in zip(*parts, strict=True))
+            return make_strata(source, target, space), [], []
+        # Folds take several trainings, and a network that goes on has seen their rows.
+        are_few = n_rows < CROSS_VALIDATED_ROWS and len(space.layout.event_shape) == 1 and not goes_on
+        n_folds = max(2, int(1 / self.validation_fraction)) if are_few else 1
+        folds = make_folds(source, target, space, self.validation_fraction, seed, n_folds)
         # Nothing can be held out of classes with a single row.
-        return (training, held_out) if held_out else (make_strata(source, target, space), [])
+        can_hold_out = all(fold.held_out for fold in folds)
+        if can_hold_out and not are_few:
+            return *folds[0], []
+        return make_strata(source, target, space), [], folds if can_hold_out else []
 
     def _model_maker(self, job: FitJob, data: FlowData, before: FlowModel | None, in_parts: bool, seed: int):
         """A function that makes the model of its legs."""

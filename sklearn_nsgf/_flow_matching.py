@@ -70,13 +70,15 @@ class FlowMatchingTransport(SingleFlowTransport):
     max_iter : int, default=4000
         Number of optimiser steps. With 0 the flow is `frame` alone, fitted to all rows: a baseline.
     early_stopping : "auto" or bool, default="auto"
-        Whether to hold out rows of both samples, one of each group of neighbours, and watch the energy
-        distance between where the flow takes those of the source and those of the target. The best network is
-        kept, or none if none is clearly better than `frame` alone; a warning says so. Training stops when the
-        distance no longer improves. "auto" does so if there is a source sample and either sample has fewer
-        than 5 000 rows, since a network can memorise so few.
+        Whether to hold out rows of both samples, one of each group of neighbours, and watch an energy distance
+        between where the flow takes those of the source and those of the target. The best network is kept, or
+        none if none is clearly better than `frame` alone; a warning says so. Training stops when the distance
+        no longer improves. Of fewer than 500 rows, images apart, each is held out in turn: networks of at
+        most 200 steps are trained on folds, and one on all rows if those are better than `frame` alone.
+        "auto" holds rows out if there is a source sample and either sample has fewer than 5 000 rows, since a
+        network can memorise so few.
     validation_fraction : float, default=0.2
-        Share of the rows that early stopping holds out.
+        Share of the rows that early stopping holds out: once, or in turn.
     n_iter_no_change : int, default=10
         Number of looks at the held-out rows without improvement, by half a standard error, before training
         stops. Training also goes on for as many steps as the last improvement took, and 200 in all.
@@ -143,10 +145,10 @@ class FlowMatchingTransport(SingleFlowTransport):
     loss_curve_ : list of float
         Training loss at about 50 evaluations, each averaged since the last one.
     validation_curve_ : list of float
-        Energy distance of held-out rows, in standardised units, from before the first step on. Empty without
-        early stopping.
+        Energy distance of held-out rows, with exponent 1/2 and in standardised units, from before the first
+        step on. Empty without early stopping.
     n_iter_ : int
-        Number of optimiser steps taken.
+        Number of optimiser steps taken, those on folds included.
     n_function_evaluations_ : int
         Number of velocity network evaluations in one `transform`.
     from_noise_ : bool

@@ -321,11 +321,6 @@ def test_dates_are_no_numbers_to_score(est):
         est.score(frame)
 
 
-def test_categories_of_other_types_in_the_target(est):
-    X, y = pd.DataFrame({"a": pd.Categorical(["x", "y"] * 10)}), pd.DataFrame({"a": [1, 2] * 10})
-    assert set(est.fit(X, y).transform(X)["a"]) <= {"x", "y", 1, 2}
-
-
 def test_frames_of_two_libraries(est):
     polars = pytest.importorskip("polars")
     X = polars.DataFrame({"a": np.arange(20)})

@@ -13,7 +13,7 @@ from sklearn_nsgf.metrics import make_transport_scorer
 
 callback = pytest.importorskip("sklearn.callback", reason="scikit-learn before 1.9 has no callbacks")
 
-SMALL = {"max_iter": 60, "hidden_layer_sizes": (8,), "random_state": 0}
+SMALL = {"max_iter": 60, "hidden_layer_sizes": (8,), "early_stopping": False, "random_state": 0}
 FLOWS = {"n_flows": 12, "flow_batch_size": 16}
 COUPLINGS = {"n_couplings": 4, "coupling_batch_size": 16}
 ESTIMATORS = {
@@ -79,6 +79,15 @@ def test_tasks(name):
     for phase, n_steps in recorder.finished:
         steps = [path for path in recorder.ended if path[1:2] == (phase,) and len(path) == 3]
         assert len(steps) == n_steps == n_evaluations(name, phase)
+
+
+def test_folds_are_the_first_steps_of_a_phase():
+    """With few rows. A phase that keeps no network ends with them."""
+    recorder = Recorder()
+    est = fresh("sinkhorn", recorder, early_stopping=True).fit(*two_clouds(100, 90))
+    ((phase, n_steps),) = recorder.finished
+    assert (phase, n_steps) == ("training", 5 + 30)
+    assert recorder.ended.count(("fit", phase, "evaluation")) == (n_steps if est.model_.n_kept else 5)
 
 
 def n_evaluations(name, phase):

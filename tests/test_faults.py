@@ -18,7 +18,7 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 from killed_fits import COUPLINGS, ESTIMATORS, FLOWS, SMALL, forked
 from sklearn.base import clone
 
-from sklearn_nsgf import NSGFPlusPlus, SinkhornFlowTransport
+from sklearn_nsgf import NSGFPlusPlus, SinkhornFlowTransport, _base
 from sklearn_nsgf._learning import checkpoint
 from sklearn_nsgf._learning.held_out import HeldOutDistance
 from sklearn_nsgf.flow import SinkhornFlows
@@ -86,6 +86,12 @@ def test_a_killed_fit_goes_on_to_the_same_bytes(tmp_path):
 
 
 @pytest.fixture(autouse=True)
+def no_folds(monkeypatch):
+    """The samples are small, to be quick, and not meant to be few rows."""
+    monkeypatch.setattr(_base, "CROSS_VALIDATED_ROWS", 0)
+
+
+@pytest.fixture(autouse=True)
 def ctrl_c_is_heard():
     """A process that was started in the background ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -149,6 +155,33 @@ def test_ctrl_c_keeps_what_was_learnt_and_the_file(place, est, tmp_path, monkeyp
     assert est.loss_curve_ == expected.loss_curve_
     np.testing.assert_array_equal(est.transform(SAMPLES[0]), expected.transform(SAMPLES[0]))
     assert os.listdir(tmp_path) == []
+
+
+# Calls in the first of five folds of 40 steps, of its judge, in the second fold, and in that on all rows.
+FOLDS = {
+    "first": (MLP, "forward", 8),
+    "judge": (HeldOutDistance, "__call__", 2),
+    "second": (MLP, "forward", 60),
+    "all": (MLP, "forward", 265),
+}
+
+
+@pytest.mark.parametrize("place", FOLDS)
+def test_ctrl_c_in_a_fold_keeps_the_start(place, est, monkeypatch):
+    """What was learnt is the network of all rows, as far as it came, if that had begun."""
+    monkeypatch.setattr(_base, "CROSS_VALIDATED_ROWS", 500)
+    rng = np.random.default_rng(0)
+    source, target = rng.normal(size=(2, 150, 2))
+    target[:, 0] += 8 * rng.choice([-1, 1], 150)
+    est.set_params(frame="linear", max_iter=40, hidden_layer_sizes=(32, 32), learning_rate=0.02)
+    start = clone(est).set_params(max_iter=0).fit(source, target).transform(source)
+    assert est.fit(source, target).n_iter_ == 6 * 40
+    with monkeypatch.context() as context:
+        ctrl_c_at(*FOLDS[place], context)
+        with pytest.warns(UserWarning, match="interrupted after"):
+            est.fit(source, target)
+    assert 0 < est.n_iter_ < 6 * 40
+    assert np.allclose(est.transform(source), start, rtol=0, atol=1e-9) == (place != "all")
 
 
 class BreaksDown(MLP):

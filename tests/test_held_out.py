@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist, pdist
 from torch import nn
 
 from sklearn_nsgf._data.layout import Layout
 from sklearn_nsgf._data.rows import Sample, SampleRows
-from sklearn_nsgf._learning.held_out import Distance, HeldOutDistance
+from sklearn_nsgf._learning.held_out import Distance, HeldOutDistance, mean_distance
 from sklearn_nsgf._learning.strata import Side, Stratum, split_places
 from sklearn_nsgf.flow import ArraySampler
-from sklearn_nsgf.metrics import energy_distance
 
 
 class Shift(nn.Module):
@@ -25,7 +25,12 @@ def criterion_of(x, y, n_steps=(3,)):
     )
 
 
-def test_the_distance_is_that_of_the_metrics():
+def energy_distance(x, y):
+    """With exponent 1/2, of different points."""
+    return 2 * np.sqrt(cdist(x, y)).mean() - np.sqrt(pdist(x)).mean() - np.sqrt(pdist(y)).mean()
+
+
+def test_the_distance_is_an_energy_distance():
     rng = np.random.default_rng(0)
     x, y = (rng.normal(size=(n, 2)).astype(np.float32) for n in (60, 50))
     criterion = criterion_of(x, y)
@@ -76,7 +81,7 @@ def test_held_out_rows_are_like_the_others():
     sample = Sample(SampleRows(X, Layout((2,))), None)
     counts = np.zeros(200)
     for seed in range(300):
-        training, held_out = split_places(sample, 0.2, seed)
+        ((training, held_out),) = split_places(sample, 0.2, seed, 1)
         assert sorted([*training, *held_out]) == list(range(200))
         assert (held_out < 160).sum() == pytest.approx(32, abs=1)
         counts[held_out] += 1
@@ -87,5 +92,32 @@ def test_held_out_rows_are_like_the_others():
 def test_each_class_gives_its_share():
     codes = np.repeat([0, 1, 2], [50, 20, 1])
     sample = Sample(SampleRows(np.arange(71.0).reshape(-1, 1), Layout((1,))), codes)
-    _, held_out = split_places(sample, 0.2, 0)
+    ((_, held_out),) = split_places(sample, 0.2, 0, 1)
     assert np.bincount(codes[held_out], minlength=3).tolist() == [10, 4, 0]
+
+
+def test_every_row_is_held_out_of_one_fold():
+    """And of each group of neighbours every fold has one."""
+    codes = np.repeat([0, 1, 2], [50, 20, 1])
+    sample = Sample(SampleRows(np.arange(71.0).reshape(-1, 1), Layout((1,))), codes)
+    folds = split_places(sample, 0.2, 0, 5)
+    assert all(sorted([*training, *held_out]) == list(range(71)) for training, held_out in folds)
+    held_out = [places for _, places in folds]
+    assert sorted(np.concatenate(held_out)) == list(range(70))
+    for places in held_out:
+        assert (places // 5).tolist() == list(range(14))
+
+
+def test_folds_of_other_sizes():
+    sample = Sample(SampleRows(np.arange(13.0).reshape(-1, 1), Layout((1,))), None)
+    for fraction, n_folds in ((0.5, 2), (0.9, 2), (0.01, 5)):
+        held_out = [places for _, places in split_places(sample, fraction, 0, n_folds)]
+        assert len(np.concatenate(held_out)) == len(set(np.concatenate(held_out))) > 0
+
+
+def test_folds_share_their_mean():
+    distances = [Distance(1.0, np.arange(3.0), np.arange(2.0)), Distance(3.0, np.ones(4), np.zeros(3))]
+    value, source_parts, target_parts = mean_distance(distances)
+    assert value == 2.0
+    assert source_parts.tolist() == [0, 1, 2, 1, 1, 1, 1]
+    assert target_parts.tolist() == [0, 1, 0, 0, 0]

@@ -80,6 +80,17 @@ def find_frame(
         return _frame_of(source, target, kind, columns)
 
 
+def frame_like(frame: Frame, source: SampleRows | None, target: SampleRows) -> Frame:
+    """The frame of other rows of the same columns, of the same kind and with the same columns as scores."""
+    are_scores, are_categories = np.zeros((2, target.shape[1]), dtype=bool)
+    if frame.charts is not None:
+        are_scores[frame.charts.columns] = True
+        are_categories[frame.charts.columns] = frame.charts.are_categories
+    columns = Columns(frame.per_feature, are_categories, are_scores)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        return _frame_of(source, target, frame.kind, columns)
+
+
 def _are_unlike_normal(source: Rows | None, target: Rows) -> np.ndarray:
     """Columns that repeat values or have far ones, in either sample, and vary in the target."""
     clouds = [some_rows(each) for each in (source, target) if each is not None]

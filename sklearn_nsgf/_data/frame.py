@@ -64,6 +64,7 @@ class Frame:
         charts: Charts | None = None,
     ) -> None:
         self.kind, self.charts, self.source_collapsed = kind, charts, not source.std.any()
+        self.per_feature = per_feature
         self.source_mean = source.mean
         self.target_mean = source.mean if kind == "none" else target.mean
         self.scale = _unit(source.std, target.std, per_feature, pooled=kind in ("none", "shift"))

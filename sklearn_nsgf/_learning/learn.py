@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,22 +14,22 @@ from torch import nn
 
 from sklearn_nsgf._data.space import Space
 from sklearn_nsgf._learning.checkpoint import Checkpoint
-from sklearn_nsgf._learning.held_out import HeldOutDistance
-from sklearn_nsgf._learning.paths import Paths
+from sklearn_nsgf._learning.held_out import Distance, HeldOutDistance, mean_distance
+from sklearn_nsgf._learning.paths import FEWEST_BLOCKS, Paths
 from sklearn_nsgf._learning.processes import processes
-from sklearn_nsgf._learning.strata import Stratum, allot
+from sklearn_nsgf._learning.strata import Fold, Stratum, allot
 from sklearn_nsgf._learning.tasks import FitTasks
 from sklearn_nsgf._learning.training import (
     Settings,
     TrainingResult,
-    evaluation_interval,
+    n_evaluations,
     time_loss,
     train_network,
 )
 from sklearn_nsgf._learning.two_phases import TwoPhases, moved_halfway
 from sklearn_nsgf._model.leg import Curves, Leg, NetworkOnRows, bare, new_time_predictor, on_rows
 from sklearn_nsgf._model.model import FlowModel
-from sklearn_nsgf._torch import RandomStream, make_generator
+from sklearn_nsgf._torch import RandomStream, make_generator, one_thread
 from sklearn_nsgf._verbose import say
 from sklearn_nsgf.flow import PathSample, StackedBlocks, TrajectoryPool
 from sklearn_nsgf.networks import MLP, TimePredictor, UNet, make_network
@@ -37,6 +38,15 @@ MAX_SEED = np.iinfo(np.int32).max
 # Part of the minibatches paired from where a network takes the sources that is held at a time: it learns, and
 # older ones are of a worse network.
 LIVE_SHARE = 1 / 8
+# Steps of a training whose rows are so few that folds of them decide about it: more only learn them by heart.
+FEW_STEPS = 200
+# By how many standard errors a network must be better than none, and by how many more with few features,
+# divided by their square. Rows are dealt to the folds evenly, so that distances scatter by less than that.
+# But even folds repeat each other, in one feature nearly to the row: who knows one knows the others.
+N_ERRORS_OF_FOLDS, N_MORE_ERRORS_OF_FOLDS = 0.5, 1.0
+
+# Is told the averaged network and whether it is the last one; says whether to stop.
+Report = Callable[[nn.Module, bool], bool]
 
 
 class FitJob(NamedTuple):
@@ -47,7 +57,9 @@ class FitJob(NamedTuple):
     space : Space
     training : list of Stratum
     held_out : list of Stratum
-        Empty without early stopping.
+        What early stopping looks at, if not empty.
+    folds : list of Fold
+        Few rows, dealt to what is trained on and what is held out, if they decide about the network.
     settings : Settings
     device : torch device
     rng : RandomState
@@ -58,6 +70,7 @@ class FitJob(NamedTuple):
     space: Space
     training: list[Stratum]
     held_out: list[Stratum]
+    folds: list[Fold]
     settings: Settings
     device: torch.device
     rng: np.random.RandomState
@@ -140,40 +153,139 @@ def learn_leg(
     def model_so_far(average: nn.Module) -> FlowModel:
         return model_with(leg_of(copy.deepcopy(average), Curves([], [], [], [], 0, 1)))
 
-    network = on_rows(make_network(**start, seed=network_seed), event_shape, job.device)
+    def new_network() -> nn.Module:
+        return on_rows(make_network(**start, seed=network_seed), event_shape, job.device)
+
     if settings.max_iter == 0:
-        return before or leg_of(network, Curves([], [], [], [], 0, 0)), False
-    pool = make_pool(paths, job.training, job, pool_seed)
-    criterion = None
-    if job.held_out:
-        criterion = HeldOutDistance(
-            job.held_out, *steps, are_seen=are_seen, device=job.device, seed=validation_seed
-        )
-    source: TrajectoryPool | TwoPhases = pool
-    if second_paths is not None:
-        live = NetworkOnRows(network, job.device, np.dtype(np.float32))
-        strata = moved_halfway(job.training, live, steps[0][0], steps[1], are_seen=are_seen)
-        source = TwoPhases(pool, make_pool(second_paths, strata, job, second_seed, held_share=LIVE_SHARE))
-    result = _train(
-        network,
-        source,
-        job,
-        paths.training_task,
-        (pool_seed, network_seed),
-        model_so_far,
-        constant_rate=before is not None,
-        compile=settings.compile,
-        criterion=criterion,
-        n_iter_no_change=settings.n_iter_no_change,
-        beats_network=before is not None and not before.is_at_rest,
-    )
+        return before or leg_of(new_network(), Curves([], [], [], [], 0, 0)), False
+
+    def criterion_of(held_out: list[Stratum]) -> HeldOutDistance:
+        return HeldOutDistance(held_out, *steps, are_seen=are_seen, device=job.device, seed=validation_seed)
+
+    def train(
+        job: FitJob, strata: list[Stratum], share: float, report: Report | None, **options: Any
+    ) -> tuple[TrainingResult, TrajectoryPool]:
+        network = new_network()
+        pool = make_pool(paths.shortened(share), strata, job, pool_seed)
+        source: TrajectoryPool | TwoPhases = pool
+        if second_paths is not None:
+            live = NetworkOnRows(network, job.device, np.dtype(np.float32))
+            moved = moved_halfway(strata, live, steps[0][0], steps[1], are_seen=are_seen)
+            source = TwoPhases(
+                pool, make_pool(second_paths.shortened(share), moved, job, second_seed, are_live=True)
+            )
+        return _train(network, source, job, (pool_seed, network_seed), report, **options), pool
+
+    n_folds, share, looks = len(job.folds), 1.0, None
+    if n_folds:
+        n_steps = min(settings.max_iter, FEW_STEPS)
+        share = n_steps / settings.max_iter
+        settings = settings._replace(max_iter=n_steps)
+        job = job._replace(settings=settings)
+    with job.tasks.phase(paths.training_task, "evaluation", n_folds + n_evaluations(settings)) as end_step:
+
+        def report(average: nn.Module, last: bool) -> bool:
+            return end_step(lambda: model_so_far(average), last=last)
+
+        has_ended = False
+        if n_folds:
+            train_on = partial(train, job, share=share, report=None)
+            looks = _cross_validate(job, train_on, criterion_of, end_step)
+            if not looks.is_better:
+                if settings.verbose:
+                    say("%s keeps no network, by what %d folds of held-out rows say", name, n_folds)
+                return leg_of(new_network(), looks.curves), looks.interrupted
+            has_ended = looks.is_over
+        try:
+            result, pool = train(
+                job,
+                job.training,
+                share,
+                None if has_ended else report,
+                constant_rate=before is not None,
+                compile=settings.compile,
+                criterion=criterion_of(job.held_out) if job.held_out else None,
+                n_iter_no_change=settings.n_iter_no_change,
+                beats_network=before is not None and not before.is_at_rest,
+            )
+        except KeyboardInterrupt:
+            if looks is None:
+                raise
+            return leg_of(new_network(), looks.curves), True
     paths.report(pool, bool(settings.verbose))
     if settings.verbose:
         say("%s trained %d iterations, loss %.3g", name, result.curves.n_iter, result.curves.loss[-1])
         if job.held_out:
             say("of these it keeps %d, by what held-out rows say", result.curves.n_kept)
-    curves = result.curves if before is None else before.curves.then(result.curves)
-    return leg_of(result.network, curves), result.interrupted
+    curves = result.curves
+    if looks is not None:
+        curves = curves._replace(
+            validation=looks.curves.validation,
+            validation_steps=looks.curves.validation_steps,
+            n_iter=looks.curves.n_iter + curves.n_iter,
+        )
+    return leg_of(
+        result.network, curves if before is None else before.curves.then(curves)
+    ), result.interrupted
+
+
+class _Looks(NamedTuple):
+    """What folds of held-out rows say.
+
+    Attributes
+    ----------
+    is_better : bool
+        Whether a network is better than none.
+    curves : Curves
+        What was seen, if no network is kept.
+    interrupted : bool
+        Whether Ctrl-C ended it.
+    is_over : bool
+        Whether a callback has ended the phase.
+    """
+
+    is_better: bool
+    curves: Curves
+    interrupted: bool = False
+    is_over: bool = False
+
+
+def _cross_validate(
+    job: FitJob,
+    train: Callable[..., tuple[TrainingResult, TrajectoryPool]],
+    criterion_of: Callable[[list[Stratum]], HeldOutDistance],
+    end_step: Callable[..., bool],
+) -> _Looks:
+    """Train a network on each fold, and ask the rows held out of it whether it is better than none."""
+    distances: list[tuple[Distance, Distance]] = []
+    curves, n_steps, is_over = Curves([], [], [], [], 0, 0), job.settings.max_iter, False
+    try:
+        for training, held_out in job.folds:
+            result, _ = train(strata=training)
+            curves = result.curves._replace(n_iter=curves.n_iter + result.curves.n_iter, n_kept=0)
+            if result.interrupted:
+                return _Looks(False, curves, interrupted=True)
+            with one_thread:
+                ask = processes().ask_first(partial(_ask_about, criterion_of(held_out), result.network))
+                distances.append(ask())
+            if len(distances) < len(job.folds) and end_step():
+                is_over = True
+                break
+        without, with_network = map(mean_distance, zip(*distances, strict=True))
+        n_features = math.prod(job.space.layout.event_shape)
+        n_errors = N_ERRORS_OF_FOLDS + N_MORE_ERRORS_OF_FOLDS / n_features**2
+        is_better = with_network.is_better_than(without, n_errors)
+        is_over = is_over or end_step(last=not is_better)
+    except KeyboardInterrupt:
+        if curves.n_iter == 0:
+            raise
+        return _Looks(False, curves, interrupted=True)
+    curves = curves._replace(validation=[without.value, with_network.value], validation_steps=[0, n_steps])
+    return _Looks(is_better, curves, is_over=is_over)
+
+
+def _ask_about(criterion: HeldOutDistance, network: nn.Module) -> tuple[Distance, Distance]:
+    return criterion(None), criterion(network)
 
 
 @torch.inference_mode(mode=False)
@@ -193,16 +305,16 @@ def learn_times(
         predictor = copy.deepcopy(before)
     if job.settings.max_iter == 0:
         return predictor, False
-    result = _train(
-        predictor,
-        pool,
-        job,
-        "time predictor",
-        (pool_seed, network_seed),
-        None,
-        loss=time_loss,
-        constant_rate=before is not None,
-    )
+    with job.tasks.phase("time predictor", "evaluation", n_evaluations(job.settings)) as end_step:
+        result = _train(
+            predictor,
+            pool,
+            job,
+            (pool_seed, network_seed),
+            lambda _, last: end_step(last=last),
+            loss=time_loss,
+            constant_rate=before is not None,
+        )
     if job.settings.verbose:
         say("trained the time predictor, loss %.3g", result.curves.loss[-1])
     return result.network.cpu().eval(), result.interrupted
@@ -212,38 +324,36 @@ def _train(
     network: nn.Module,
     pool: TrajectoryPool | TwoPhases,
     job: FitJob,
-    task: str,
     seeds: tuple[int, int],
-    model_so_far: Callable[[nn.Module], FlowModel] | None,
+    report: Report | None,
     **options: Any,
 ) -> TrainingResult:
-    """Train a network on a pool, as a phase of the fit."""
+    """Train a network on a pool."""
     settings = job.settings
     pool_seed, network_seed = seeds
-    n_steps = math.ceil(settings.max_iter / evaluation_interval(settings.max_iter))
-    with job.tasks.phase(task, "evaluation", n_steps) as end_step:
-        return train_network(
-            network.to(job.device),
-            # Each process draws its own points.
-            Batches(pool, make_generator(pool_seed + processes().rank, job.device)),
-            max_iter=settings.max_iter,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            verbose=settings.verbose > 1,
-            # Any other network may draw whenever it likes.
-            stream=RandomStream(network_seed, is_used=type(bare(network)) not in (MLP, UNet, TimePredictor)),
-            report=lambda average, last: end_step(
-                model_so_far and (lambda: model_so_far(average)), last=last
-            ),
-            checkpoint=job.checkpoint,
-            **options,
-        )
+    return train_network(
+        network.to(job.device),
+        # Each process draws its own points.
+        Batches(pool, make_generator(pool_seed + processes().rank, job.device)),
+        max_iter=settings.max_iter,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        verbose=settings.verbose > 1,
+        # Any other network may draw whenever it likes.
+        stream=RandomStream(network_seed, is_used=type(bare(network)) not in (MLP, UNet, TimePredictor)),
+        report=report,
+        checkpoint=job.checkpoint,
+        **options,
+    )
 
 
 def make_pool(
-    paths: Paths, strata: list[Stratum], job: FitJob, seed: int, *, held_share: float = 1.0
+    paths: Paths, strata: list[Stratum], job: FitJob, seed: int, *, are_live: bool = False
 ) -> TrajectoryPool:
-    """A pool of paths, which are made when they are drawn from."""
+    """A pool of paths, which are made when they are drawn from.
+
+    Of live ones, which start where a network is, a part is held at a time.
+    """
     makers = [
         paths.make_blocks(stratum, n, job.device)
         for stratum, n in zip(strata, allot(paths.n_points(strata), strata), strict=True)
@@ -258,7 +368,7 @@ def make_pool(
         n_blocks=paths.n_blocks,
         seed=seed,
         n_held=job.settings.pool_size,
-        held_share=held_share,
+        held_share=min(1.0, max(LIVE_SHARE, FEWEST_BLOCKS / paths.n_blocks)) if are_live else 1.0,
         n_draws=job.settings.max_iter,
         # Half the memory, and finer than the pixels' grey values.
         dtype=torch.float32 if len(job.space.layout.event_shape) == 1 else torch.float16,

@@ -22,6 +22,9 @@ from sklearn_nsgf.flow import (
     step_sizes,
 )
 
+# However short a training is: with fewer it would learn what it has first by heart.
+FEWEST_BLOCKS = 8
+
 
 class Paths(Protocol):
     """Says which paths a leg is learnt from.
@@ -41,6 +44,10 @@ class Paths(Protocol):
     n_blocks: int
     blur: Any
     training_task: str
+
+    def shortened(self, share: float) -> Paths:
+        """The same for a part of a training."""
+        ...
 
     @property
     def end(self) -> float: ...
@@ -74,6 +81,9 @@ class SinkhornPaths(NamedTuple):
     t_end: float = 1.0
 
     training_task = "training"
+
+    def shortened(self, share: float) -> SinkhornPaths:
+        return self._replace(n_blocks=_part(self.n_blocks, share))
 
     @property
     def n_simulated(self) -> int:
@@ -140,6 +150,9 @@ class StraightPaths(NamedTuple):
     end = 1.0
     training_task = "straight flow"
 
+    def shortened(self, share: float) -> StraightPaths:
+        return self._replace(n_blocks=_part(self.n_blocks, share))
+
     def n_points(self, strata: list[Stratum]) -> int:
         if len(strata) == 1:
             return self.batch_size
@@ -160,6 +173,10 @@ class StraightPaths(NamedTuple):
 
     def report(self, pool: TrajectoryPool, verbose: bool) -> None:
         pass
+
+
+def _part(n_blocks: int, share: float) -> int:
+    return min(n_blocks, max(FEWEST_BLOCKS, math.ceil(share * n_blocks)))
 
 
 def _sides(strata: list[Stratum]):

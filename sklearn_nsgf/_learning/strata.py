@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklearn_nsgf._data.choice import frame_like
 from sklearn_nsgf._data.frame import Frame
 from sklearn_nsgf._data.labels import Classes
 from sklearn_nsgf._data.rows import Sample
@@ -47,6 +48,13 @@ class Stratum(NamedTuple):
     code: int | None = None
 
 
+class Fold(NamedTuple):
+    """Flows to train on, and flows between rows that are held out of them."""
+
+    training: list[Stratum]
+    held_out: list[Stratum]
+
+
 def shares(strata: Sequence[Stratum]) -> np.ndarray:
     """Part of all particles that each flow has."""
     sizes = np.array([min(s.source.n_rows, math.inf) for s in strata])
@@ -55,21 +63,24 @@ def shares(strata: Sequence[Stratum]) -> np.ndarray:
     return sizes / sizes.sum()
 
 
-def split_places(sample: Sample, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places to train on and places to hold out: the `fraction`, at least one, of each class.
+def split_places(
+    sample: Sample, fraction: float, seed: int, n_folds: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Places to train on and places to hold out: the `fraction`, at least one, of each class, in each fold.
 
     Each row is held out with the same probability, and one of each group of neighbours: two halves of
-    a sample would differ by chance, and the one that is held out from what was learnt of the other.
+    a sample would differ by chance, and the one that is held out from what was learnt of the other. No row
+    is held out in two folds.
     """
     classes = np.zeros(sample.n_rows, dtype=int) if sample.codes is None else sample.codes
     rng, order = np.random.RandomState(seed), tree_order(sample.rows)
-    held_out = np.zeros(sample.n_rows, dtype=bool)
+    fold = np.full(sample.n_rows, -1)
     for code in np.unique(classes):
         members = order[classes[order] == code]
         if len(members) > 1:
-            groups = np.array_split(members, max(1, int(fraction * len(members))))
-            held_out[[rng.choice(group) for group in groups]] = True
-    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+            for group in np.array_split(members, max(1, int(fraction * len(members)))):
+                fold[rng.permutation(group)[:n_folds]] = np.arange(min(n_folds, len(group)))
+    return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(n_folds)]
 
 
 def in_frame(sample: Sample, space: Space, t: float) -> Sample:
@@ -113,6 +124,37 @@ def make_strata(source: Sample | None, target: Sample, space: Space) -> list[Str
         if all(side is not None for side in sides):
             strata.append(Stratum(*sides, code))
     return strata
+
+
+def make_folds(
+    source: Sample | None, target: Sample, space: Space, fraction: float, seed: int, n_folds: int
+) -> list[Fold]:
+    """Return folds with a fraction of the rows held out of each.
+
+    Several folds start where their own rows say: a start does not know the rows that are held out, as a
+    network does not.
+    """
+    splits = [
+        [(None, None)] * n_folds
+        if sample is None
+        else [
+            (sample.take(training), sample.take(held_out))
+            for training, held_out in split_places(in_frame(sample, space, t), fraction, seed, n_folds)
+        ]
+        for sample, t in ((source, 0.0), (target, 1.0))
+    ]
+    folds = []
+    for parts in zip(*splits, strict=True):
+        training, held_out = zip(*parts, strict=True)
+        own = space if n_folds == 1 else _space_of(space, *training)
+        folds.append(Fold(make_strata(*training, own), make_strata(*held_out, own)))
+    return folds
+
+
+def _space_of(space: Space, source: Sample | None, target: Sample) -> Space:
+    """The same space of other rows."""
+    frame = frame_like(space.frame, source and source.rows, target.rows)
+    return space._replace(frame=frame)
 
 
 def with_kept_rows(

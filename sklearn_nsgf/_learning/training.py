@@ -285,6 +285,11 @@ def evaluation_interval(max_iter: int) -> int:
     return math.ceil(max_iter / N_EVALUATIONS)
 
 
+def n_evaluations(settings: Settings) -> int:
+    """How many there are in a whole training."""
+    return math.ceil(settings.max_iter / evaluation_interval(settings.max_iter))
+
+
 def _finite_mean(losses: list[Tensor], n_iter: int) -> float:
     mean = processes().mean(torch.stack(losses).mean()).item()
     if not math.isfinite(mean):
