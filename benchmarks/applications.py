@@ -3,10 +3,12 @@
     python benchmarks/applications.py --seeds 5                                 # scikit-learn's digits
     python benchmarks/applications.py --seeds 5 --data DIR                      # MNIST
     python benchmarks/applications.py --seeds 5 --data DIR --fashion --tasks draw label
+    python benchmarks/applications.py --seeds 5 --data DIR --tasks texture photographs
 
-DIR holds the four ``idx`` files of MNIST, gzipped, in ``mnist/``, and those of Fashion-MNIST in
-``fashion_mnist/``. 6 000 of their images are used, 14 x 14 pixels after averaging. Every seed has its own
-images to fit and to hold out, a third of all. Drawn and moved pixels are cut to the range of real ones.
+DIR holds the four ``idx`` files of MNIST, gzipped, in ``mnist/``, those of Fashion-MNIST in
+``fashion_mnist/``, and POT's ``ocean_day.jpg`` and ``ocean_sunset.jpg`` in ``photos/``. 6 000 images of MNIST
+are used, 14 x 14 pixels after averaging. Every seed has its own images to fit and to hold out, a third of
+all. Drawn and moved pixels are cut to the range of real ones.
 
 "draw" draws 1 000 images from noise, with a small U-Net, and rounds pixels to whole grey values:
 
@@ -27,8 +29,26 @@ images to fit and to hold out, a third of all. Drawn and moved pixels are cut to
 - share of images that a classifier of styles takes for the new one;
 - distance to the true image in the new style, as a ratio to that of the unchanged image.
 
-"linear by class" has a linear map for each class, and the first classifier tells it the class. The other maps
-see no class of the image that they move. Numbers after a comma are evaluations of a network for each image;
+"texture" does the same towards bold digits of MNIST whose ink is multiplied by the cloth of a garment of
+Fashion-MNIST, another one for each image. The true image is not unique: in place of the distance to it there
+are the energy distance to the held-out digits in their cloth, and the accuracy of a classifier that tells the
+two apart, all pixels rounded to whole grey values. "True image" then has another cloth.
+
+In both, "linear by class" has a linear map for each class, and the first classifier tells it the class. The
+other maps see no class of the image that they move.
+
+"photographs" moves a photograph of the sea by day to one at sunset: its pixels, or the patches of 3 x 3
+pixels around them, with or without their place in the photograph. 4 000 of each photograph are fitted. A
+third of its 16 x 16 tiles is held out, and measured:
+
+- correlation of the gradients of the luminance with those by day, and the mean local correlation of the
+  luminance, which is the structure in the structural similarity;
+- share of patches that a classifier of patches takes for the sunset;
+- energy distance of colours to the sunset, of patches, and of colours with their place.
+
+"sunset" compares fitted patches of the sunset with those held out. The first seed draws photographs.png.
+
+Numbers after a comma are evaluations of a network for each image;
 those by Heun's steps use the network of the line before, so that their seconds are those of the drawing.
 Figures are kept in results/applications.csv, and what is there is not run again.
 """
@@ -41,6 +61,7 @@ from functools import partial
 import numpy as np
 import ot
 from _harness import ResultsFile, make_parser, print_row, read_idx, spread
+from _photographs import COLOURS, MIDDLE, N_TILES, PATCH, Judge, Patches, draw_pictures, read_photograph
 from scipy import ndimage
 from sklearn.covariance import LedoitWolf
 from sklearn.datasets import load_digits
@@ -58,11 +79,16 @@ MEASURES = {
     "draw": ["energy", "told apart", "nearest fitted", "seconds"],
     "label": ["accuracy", "spread", "nearest drawn", "nearest fitted", "energy", "seconds"],
     "style": ["class kept", "new style", "distance", "seconds"],
+    "texture": ["class kept", "new style", "energy", "told apart", "seconds"],
+    "photographs": [*Judge.MEASURES, "seconds"],
 }
-N_DRAWN, N_IMAGES = 1000, 6000
+# These need more data than the digits of scikit-learn.
+ON_FILES = ["texture", "photographs"]
+N_DRAWN, N_IMAGES, N_PATCHES = 1000, 6000, 4000
+TOPS = [0, 2, 4, 6]  # T-shirts, pullovers, coats, shirts
 CROSS = ndimage.generate_binary_structure(2, 1)[np.newaxis]
 # `small` makes the images that methods see of those that styles are made of.
-Data = namedtuple("Data", "name images labels largest small")
+Data = namedtuple("Data", "name images labels largest small cloths", defaults=[None])
 
 
 def read_digits():
@@ -78,6 +104,18 @@ def read_mnist(folder, seed, name):
     )
     chosen = np.random.default_rng(seed).permutation(len(images))[:N_IMAGES]
     return Data(name, images[chosen].astype(float), labels[chosen].astype(int), 255, pool)
+
+
+def read_digits_and_cloths(folder, seed):
+    """A cloth for each digit: the middle 14 x 14 pixels of a garment that is neither black nor plain."""
+    images, kinds = (
+        read_idx(folder / "fashion_mnist" / f"train-{part}-ubyte.gz")
+        for part in ("images-idx3", "labels-idx1")
+    )
+    cloths = images[np.isin(kinds, TOPS), 7:21, 7:21] / 255
+    cloths = cloths[(cloths.mean(axis=(1, 2)) > 0.3) & (cloths.std(axis=(1, 2)) > 0.15)]
+    chosen = np.random.default_rng(seed).permutation(len(cloths))[:N_IMAGES]
+    return read_mnist(folder, seed, "mnist")._replace(cloths=cloths[chosen])
 
 
 def pool(images):
@@ -240,15 +278,37 @@ def measures_of_classes(rows, labels, fitted, fitted_labels):
 
 
 def run_style(data, seed, style):
-    labels, make = data.labels, [lambda images, f=f: flat(data.small(f(images))) for f in STYLES[style]]
-    split = {"stratify": labels, "random_state": seed}
-    fitted, held_out = train_test_split(np.arange(len(labels)), test_size=1 / 3, **split)
-    old, new = train_test_split(fitted, test_size=0.5, stratify=labels[fitted], random_state=seed)
-    both = np.concatenate([each(data.images[fitted]) for each in make])
+    old, new = (flat(data.small(make(data.images))) for make in STYLES[style])
+
+    def distance(moved, images, truth):
+        yield np.linalg.norm(moved - truth, axis=1).mean() / np.linalg.norm(images - truth, axis=1).mean()
+
+    return restyle(data, seed, old, new, new, distance)
+
+
+def run_texture(data, seed):
+    images = data.small(bold(data.images))
+    new, other = (flat(images * cloths) for cloths in (data.cloths, np.roll(data.cloths, 1, axis=0)))
+
+    def likeness(moved, images, truth):
+        unit = np.sqrt(truth.var(axis=0).mean())
+        yield energy_distance(moved / unit, truth / unit)
+        yield classifier_two_sample_test(np.rint(moved), np.rint(truth))
+
+    return restyle(data, seed, flat(images), new, other, likeness)
+
+
+def restyle(data, seed, old, new, true_images, compare):
+    """All images in both styles; those that are fitted in the new style are others than in the old one."""
+    labels = data.labels
+    fitted, held_out = train_test_split(
+        np.arange(len(labels)), test_size=1 / 3, stratify=labels, random_state=seed
+    )
+    in_old, in_new = train_test_split(fitted, test_size=0.5, stratify=labels[fitted], random_state=seed)
+    both = np.concatenate([old[fitted], new[fitted]])
     read_class = SVC(C=10).fit(both, np.tile(labels[fitted], 2))
     read_style = SVC(C=10).fit(both, np.repeat([0, 1], len(fitted)))
-    source, target = make[0](data.images[old]), make[1](data.images[new])
-    images, truth = (each(data.images[held_out]) for each in make)
+    source, target, images = old[in_old], new[in_new], old[held_out]
 
     def linear(rows, source=source, target=target):
         reg = 0.03 * target.var()
@@ -257,20 +317,19 @@ def run_style(data, seed, style):
     def linear_by_class():
         read, answer = read_class.predict(images), np.empty_like(images)
         for c in np.unique(labels):
-            answer[read == c] = linear(images[read == c], source[labels[old] == c], target[labels[new] == c])
+            of_class = source[labels[in_old] == c], target[labels[in_new] == c]
+            answer[read == c] = linear(images[read == c], *of_class)
         return answer
 
     def couple(estimator):
         est = estimator(label_mode="couple", standardize=False, random_state=seed)
-        X, y, sample_domain = stack_domains(source, target, labels[old], labels[new])
+        X, y, sample_domain = stack_domains(source, target, labels[in_old], labels[in_new])
         return lambda: est.fit(X, y, sample_domain=sample_domain).transform(images)
 
     methods = {
         "unchanged": lambda: images,
-        "true image": lambda: truth,
-        "nearest image": lambda: target[
-            NearestNeighbors(n_neighbors=1).fit(target).kneighbors(images)[1][:, 0]
-        ],
+        "true image": lambda: true_images[held_out],
+        "nearest image": lambda: nearest_rows(images, target),
         "linear": lambda: linear(images),
         "linear by class": linear_by_class,
         "NSGF": lambda: (
@@ -278,35 +337,109 @@ def run_style(data, seed, style):
         ),
         "NSGF, coupled": couple(SinkhornFlowTransport),
         "NSGF++, coupled": couple(NSGFPlusPlus),
+        "flow matching, coupled": couple(FlowMatchingTransport),
     }
-    whole_way = np.linalg.norm(images - truth, axis=1).mean()
     for name, method in methods.items():
         moved, seconds = timed(method)
         moved = np.clip(moved, 0, data.largest)
-        rest = np.linalg.norm(moved - truth, axis=1).mean() / whole_way
-        yield name, read_class.score(moved, labels[held_out]), read_style.predict(moved).mean(), rest, seconds
+        kept, in_style = read_class.score(moved, labels[held_out]), read_style.predict(moved).mean()
+        yield name, kept, in_style, *compare(moved, images, new[held_out]), seconds
+
+
+def nearest_rows(rows, fitted):
+    return fitted[NearestNeighbors(n_neighbors=1).fit(fitted).kneighbors(rows)[1][:, 0]]
+
+
+def run_photographs(data, seed):
+    rng = np.random.default_rng(seed)
+    day, sunset = data
+    tiles = rng.permutation(N_TILES) < N_TILES / 3
+    source, target = (rng.permutation(each.rows[~each.in_tiles(tiles)])[:N_PATCHES] for each in data)
+    judge = Judge(source, target, day, day.in_tiles(tiles), sunset.rows[sunset.in_tiles(tiles)])
+
+    def linear(source, target):
+        return ot.da.LinearTransport(reg=1e-4).fit(Xs=source, Xt=target).transform
+
+    def sinkhorn(source, target):
+        """The best of a grid of reg for the rows that it is not fitted on."""
+        n, candidates = N_PATCHES // 4, []
+        for reg in (0.003, 0.01, 0.03, 0.1):
+            transform = (
+                ot.da.SinkhornTransport(reg_e=reg, norm="max").fit(Xs=source[:n], Xt=target[:n]).transform
+            )
+            moved = transform(Xs=source[n:])
+            if np.isfinite(moved).all():
+                candidates.append((energy_distance(moved, target[n:]), reg, transform))
+        return min(candidates, key=lambda candidate: candidate[0])[2]
+
+    def flow(estimator):
+        est = estimator(standardize=False, random_state=seed)
+        return lambda source, target: est.fit(source, target).transform
+
+    def colours(fit):
+        move = fit(source[:, MIDDLE], target[:, MIDDLE])
+        return move(day.picture.reshape(-1, 3)).reshape(day.picture.shape)
+
+    def patches(fit, columns=COLOURS):
+        return day.picture_of(fit(source[:, columns], target[:, columns])(day.rows[:, columns]))
+
+    methods = {
+        "unchanged": lambda: day.picture,
+        "nearest patch, place": lambda: day.picture_of(nearest_rows(day.rows, target)),
+        "linear, colours": partial(colours, linear),
+        "linear, patches": partial(patches, linear),
+        "linear, patches, place": partial(patches, linear, PATCH),
+        "POT Sinkhorn, patches, place": partial(patches, sinkhorn, PATCH),
+        "NSGF, colours": partial(colours, flow(SinkhornFlowTransport)),
+        "NSGF, patches": partial(patches, flow(SinkhornFlowTransport)),
+        "NSGF, patches, place": partial(patches, flow(SinkhornFlowTransport), PATCH),
+        "NSGF++, patches, place": partial(patches, flow(NSGFPlusPlus), PATCH),
+        "flow matching, patches, place": partial(patches, flow(FlowMatchingTransport), PATCH),
+    }
+    yield "sunset", *judge.of_sunset(), 0.0
+    pictures = {}
+    for name, method in methods.items():
+        moved, seconds = timed(method)
+        pictures[name] = np.clip(moved, 0, 1)
+        yield name, *judge(pictures[name]), seconds
+    if seed == 0:
+        draw_pictures({**pictures, "sunset": sunset.picture}, "photographs.png")
 
 
 RUNS = {
     "draw": run_draw,
     "label": run_label,
     **{f"style: {style}": partial(run_style, style=style) for style in STYLES},
+    "texture": run_texture,
+    "photographs": run_photographs,
 }
+
+
+def read(task, name, folder, seed):
+    if task == "photographs":
+        paths = (folder / "photos" / f"ocean_{hour}.jpg" for hour in ("day", "sunset"))
+        return [Patches(read_photograph(path)) for path in paths]
+    if task == "texture":
+        return read_digits_and_cloths(folder, seed)
+    return read_digits() if folder is None else read_mnist(folder, seed, name)
 
 
 def main():
     parser = make_parser(__doc__, seeds=5, data="optional")
     parser.add_argument("--fashion", action="store_true", help="Fashion-MNIST in place of MNIST")
-    parser.add_argument("--tasks", nargs="+", choices=MEASURES, default=list(MEASURES))
+    parser.add_argument("--tasks", nargs="+", choices=MEASURES, default=["draw", "label", "style"])
     arguments = parser.parse_args()
+    if arguments.data is None and set(arguments.tasks) & set(ON_FILES):
+        parser.error(f"{' and '.join(ON_FILES)} need --data")
     results = ResultsFile("data", "task", "seed", "method", "measure", "value", n_keys=5)
-    name = "digits" if arguments.data is None else "fashion_mnist" if arguments.fashion else "mnist"
+    images = "digits" if arguments.data is None else "fashion_mnist" if arguments.fashion else "mnist"
     runs = {task: run for task, run in RUNS.items() if task.split(":")[0] in arguments.tasks}
     for task, run in runs.items():
         measures = MEASURES[task.split(":")[0]]
+        name = {"texture": "mnist", "photographs": "ocean"}.get(task, images)
         for seed in map(str, range(arguments.seeds)):
             if not any(key[:3] == (name, task, seed) for key in results.rows):
-                data = read_mnist(arguments.data, int(seed), name) if arguments.data else read_digits()
+                data = read(task, name, arguments.data, int(seed))
                 # A seed is written at once: all of it is there, or nothing.
                 for method, *values in list(run(data, int(seed))):
                     for measure, value in zip(measures, values, strict=True):
