@@ -31,7 +31,7 @@ from sklearn_nsgf.metrics import energy_distance, wasserstein_distance
 
 N_EVALUATIONS = 2, 5, 10, 100
 N_SOURCE = 8192
-PROBLEMS = "gaussian → 8 gaussians", "8 gaussians → moons", "digits"
+PROBLEMS = "digits", "gaussian → 8 gaussians", "8 gaussians → moons"
 COLUMNS = "problem", "method", "seed", "evaluations", "distance", "error", "unused", "seconds"
 
 

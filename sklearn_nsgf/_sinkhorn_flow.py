@@ -76,11 +76,11 @@ class SinkhornFlowTransport(SingleFlowTransport):
     max_iter : int, default=4000
         Number of optimiser steps. With 0 the flow is `frame` alone, fitted to all rows: a baseline.
     early_stopping : "auto" or bool, default="auto"
-        Whether to hold out rows of both samples, one of each group of neighbours, and watch an energy distance
-        between where the flow takes those of the source and those of the target. The best network is kept, or
-        none if none is clearly better than `frame` alone; a warning says so. Training stops when the distance
-        no longer improves. Of fewer than 500 rows, images apart, each is held out in turn: networks of at
-        most 200 steps are trained on folds, and one on all rows if those are better than `frame` alone.
+        Whether to hold out rows of both samples, one of each group of neighbours, and watch an energy
+        distance between where the flow takes those of the source and those of the target. The best network is
+        kept, or none if none is clearly better than `frame` alone; a warning says so. Training stops when the
+        distance no longer improves. Of fewer than 500 rows, images apart, each is held out in turn: networks
+        of at most 200 steps are trained on folds, and one on all rows if those are better than `frame` alone.
         "auto" holds rows out if there is a source sample and either sample has fewer than 5 000 rows, since a
         network can memorise so few.
     validation_fraction : float, default=0.2

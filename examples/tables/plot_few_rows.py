@@ -3,8 +3,9 @@ Few rows
 ========
 
 How many rows does a flow need? It starts at the linear map between source and target, and keeps that unless
-held-out rows show that a network brings them closer. With few rows the answer is therefore never much worse
-than the linear map. With more rows it gets better where the map is not linear.
+held-out rows show that a network brings them closer. Of fewer than 500 rows each is held out in turn. With
+few rows the answer is therefore never much worse than the linear map. With more rows it gets better where the
+map is not linear.
 """
 
 # %%
@@ -31,24 +32,22 @@ new_source, new_target = draw(1000)
 
 
 # %%
-# The linear map alone is ``frame="linear"`` with a network that is not trained.
+# The linear map alone is ``frame="linear"`` without training, ``max_iter=0``.
 
 
 def distances(n_rows):
     source, target = draw(n_rows)
     flow = SinkhornFlowTransport(n_flows=8, random_state=0)
-    untrained = SinkhornFlowTransport(
-        frame="linear", n_flows=1, max_iter=1, learning_rate=1e-9, early_stopping=True, random_state=0
-    )
+    untrained = SinkhornFlowTransport(frame="linear", max_iter=0)
     with warnings.catch_warnings():
         # A flow that stays at the linear map says so.
         warnings.filterwarnings("ignore", message="No network brings the held-out rows closer")
         moved = [each.fit(source, target).transform(new_source) for each in (untrained, flow)]
-    print(f"{n_rows} rows: kept the network of step {flow.model_.n_kept} of {flow.n_iter_}")
+    print(f"{n_rows} rows: kept the network of step {flow.model_.n_kept}")
     return [energy_distance(each, new_target) for each in moved]
 
 
-sizes = [30, 100, 300, 1000]
+sizes = [30, 60, 120, 250, 1000]
 found = np.array([distances(n_rows) for n_rows in sizes])
 
 # %%
