@@ -578,8 +578,18 @@ def _with_indicators(X, Y):
         values = list(map(values_of, pair))
         if any(map(_holds_categories, pair)):
             lists = [column.tolist() for column in values]
-            if any(is_missing(value) for each in lists for value in each):
-                raise ValueError(f"Column {place} has missing categories; expected one in each row.")
+            title = f"The column {getattr(X, 'columns', range(X.shape[1]))[place]!r}"
+            for name, each in zip("XY", lists, strict=True):
+                if any(map(is_missing, each)):
+                    raise ValueError(
+                        f"{title} of {name} has missing categories; expected one in each row. Give them a "
+                        "category of their own, or leave the rows out."
+                    )
+            if len({isinstance(value, str) for each in lists for value in each}) > 1:
+                raise TypeError(
+                    f"{title} holds text and numbers, {lists[0][:3]} in X and {lists[1][:3]} in Y; expected "
+                    "one of them in both samples."
+                )
             codes = {value: code for code, value in enumerate(dict.fromkeys(lists[0] + lists[1]))}
             values = [np.array([codes[value] for value in each]) for each in lists]
             values = [(column[:, None] == np.arange(len(codes))) * math.sqrt(0.5) for column in values]

@@ -1,5 +1,7 @@
 """Every bad input is an error that says what was expected, and allowed ones work."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ import scipy.sparse
 from sklearn.exceptions import NotFittedError
 
 from sklearn_nsgf import SinkhornFlowTransport
+from sklearn_nsgf.metrics import energy_distance
 
 GOOD = np.random.default_rng(0).normal(size=(30, 2))
 
@@ -375,3 +378,30 @@ def test_a_linear_map_between_very_different_scales(est):
     target = rng.normal(size=(12, 5))
     est.set_params(frame="linear", early_stopping=False).fit(source, target)
     assert np.abs(est.transform(source)).max() < 10
+
+
+ADVICE = {
+    "infinite": (np.inf, r"infinity.*\n.*columns \['b'\] of X: leave out the rows with infinite values"),
+    "missing": (np.nan, r"columns \['b'\] of X: impute the missing values \(1 of 20\)"),
+    "text": ("n/a", r"columns \['b'\] of X: give categories a categorical dtype"),
+}
+
+
+@pytest.mark.parametrize("case", ADVICE)
+def test_what_to_do_about_a_column(case):
+    value, message = ADVICE[case]
+    y = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 2)), columns=["a", "b"])
+    X = y.astype({"b": object})
+    X.loc[0, "b"] = value
+    with pytest.raises(ValueError, match=re.compile(message, re.DOTALL)):
+        SinkhornFlowTransport(max_iter=2).fit(X, y)
+
+
+def test_distances_of_text_and_numbers():
+    X = pd.DataFrame({"a": np.arange(20.0), "b": ["u", "v"] * 10})
+    assert energy_distance(X, X.iloc[::-1]) < 0.1
+    for other in (X.astype({"a": str}), X.astype({"b": "category"}).assign(b=1.0)):
+        with pytest.raises(TypeError, match=r"The column '[ab]' holds text and numbers, .* in both samples"):
+            energy_distance(X, other)
+    with pytest.raises(ValueError, match=r"The column 'b' of Y has missing categories; expected one in each"):
+        energy_distance(X, X.assign(b=["u", None] * 10))

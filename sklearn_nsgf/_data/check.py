@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -240,10 +240,9 @@ def _check_numbers(X, name: str, table: Table, *, in_parts: bool = False, **opti
         if not columns:
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
+        advice = "; ".join(dict.fromkeys(columns.values()))
         raise kind(
-            f"{error}\nIt is about the columns {columns} of {name}. Give categories a categorical dtype, or "
-            "name them in categorical_features; encode dates as numbers; impute missing values, for example "
-            "with sklearn.impute.SimpleImputer, or leave the columns out."
+            f"{error}\nIt is about the columns {list(columns)} of {name}: {advice}; or leave the columns out."
         ) from error
     return numbers if is_coded else table.encode_numbers(numbers, name)
 
@@ -260,23 +259,35 @@ def _parts(shape: tuple[int, ...]) -> Iterator[slice]:
     return (slice(start, start + n_at_once) for start in range(0, shape[0], n_at_once))
 
 
-def _columns_to_blame(X, table: Table) -> list:
-    """Names or numbers of the columns of a table that are not finite numbers."""
+def _columns_to_blame(X, table: Table) -> dict[Any, str]:
+    """Names or numbers of the columns of a table that are not finite numbers, and what to do about each."""
     if len(getattr(X, "shape", ())) != 2 or not hasattr(X, "__array__"):
-        return []
+        return {}
     names = list(getattr(X, "columns", map(table.title, range(X.shape[1]))))
     columns = [X[name] for name in names] if hasattr(X, "columns") else list(np.asarray(X).T)
-    return [name for name, column in zip(names, columns, strict=True) if not _is_finite(column)]
+    advice = {name: _advice_for(column) for name, column in zip(names, columns, strict=True)}
+    return {name: each for name, each in advice.items() if each}
 
 
-def _is_finite(column) -> bool:
+def _advice_for(column) -> str:
+    """What to do about a column, or nothing if it holds finite numbers."""
     values = np.asarray(column)
-    if values.dtype.kind in "mMcSU":
-        return False
     try:
-        return bool(np.isfinite(values.astype(np.float64)).all())
+        if values.dtype.kind in "mMcSU":
+            raise TypeError
+        values = values.astype(np.float64)
     except (TypeError, ValueError):
-        return False
+        return (
+            "give categories a categorical dtype, or name them in categorical_features, and encode dates as "
+            "numbers"
+        )
+    if np.isnan(values).any():
+        n_missing = int(np.isnan(values).sum())
+        return (
+            f"impute the missing values ({n_missing} of {len(values)}), for example with "
+            "sklearn.impute.SimpleImputer, or leave the rows out"
+        )
+    return "" if np.isfinite(values).all() else "leave out the rows with infinite values, or clip them first"
 
 
 def _dtype_in(layout: Layout, dtype: np.dtype) -> np.dtype:
