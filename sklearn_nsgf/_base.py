@@ -270,14 +270,15 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         if not early_stopping or self.max_iter == 0:
             return make_strata(source, target, space), [], []
         # Folds take several trainings, and a network that goes on has seen their rows.
-        are_few = n_rows < CROSS_VALIDATED_ROWS and len(space.layout.event_shape) == 1 and not goes_on
-        n_folds = max(2, int(1 / self.validation_fraction)) if are_few else 1
+        n_folds = max(2, int(1 / self.validation_fraction))
+        are_few = 2 * n_folds <= n_rows < CROSS_VALIDATED_ROWS
+        if not are_few or goes_on or len(space.layout.event_shape) > 1:
+            n_folds = 1
         folds = make_folds(source, target, space, self.validation_fraction, seed, n_folds)
-        # Nothing can be held out of classes with a single row.
-        can_hold_out = all(fold.held_out for fold in folds)
-        if can_hold_out and not are_few:
+        # There are none for classes with a single row.
+        if folds and n_folds == 1:
             return *folds[0], []
-        return make_strata(source, target, space), [], folds if can_hold_out else []
+        return make_strata(source, target, space), [], folds
 
     def _model_maker(self, job: FitJob, data: FlowData, before: FlowModel | None, in_parts: bool, seed: int):
         """A function that makes the model of its legs."""

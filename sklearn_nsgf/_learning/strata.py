@@ -146,15 +146,14 @@ def make_folds(
     folds = []
     for parts in zip(*splits, strict=True):
         training, held_out = zip(*parts, strict=True)
-        own = space if n_folds == 1 else _space_of(space, *training)
-        folds.append(Fold(make_strata(*training, own), make_strata(*held_out, own)))
-    return folds
-
-
-def _space_of(space: Space, source: Sample | None, target: Sample) -> Space:
-    """The same space of other rows."""
-    frame = frame_like(space.frame, source and source.rows, target.rows)
-    return space._replace(frame=frame)
+        # Of classes with fewer rows than folds, some have none.
+        if all(sample is None or sample.n_rows for sample in held_out):
+            own = space
+            if n_folds > 1:
+                source, target = training
+                own = space._replace(frame=frame_like(space.frame, source and source.rows, target.rows))
+            folds.append(Fold(make_strata(*training, own), make_strata(*held_out, own)))
+    return [fold for fold in folds if fold.held_out]
 
 
 def with_kept_rows(
