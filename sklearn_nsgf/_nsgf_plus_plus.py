@@ -192,7 +192,7 @@ class NSGFPlusPlus(BaseFlowTransport):
     from_noise_ : bool
         Whether the source is the normal distribution, as after `fit(X)`.
     n_iter_ : int
-        Number of optimiser steps taken for the velocity networks, those on folds included.
+        Number of optimiser steps taken for the velocity networks; of few rows, by those of each fold.
     classes_ : ndarray of shape (n_classes,)
         The sorted labels; absent with `label_mode="ignore"`.
     device_ : str

@@ -154,7 +154,7 @@ class SinkhornFlowTransport(SingleFlowTransport):
         Energy distance of held-out rows, with exponent 1/2 and in standardised units, from before the first
         step on. Empty without early stopping.
     n_iter_ : int
-        Number of optimiser steps taken, those on folds included.
+        Number of optimiser steps taken; of few rows, by the network of each fold.
     n_function_evaluations_ : int
         Number of velocity network evaluations in one `transform`.
     from_noise_ : bool

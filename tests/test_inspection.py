@@ -146,7 +146,8 @@ def test_loss_curves_of_one_network(pyplot, flow):
     np.testing.assert_array_equal(line.get_xdata(), np.arange(1, flow.n_iter_ + 1))
     np.testing.assert_array_equal(line.get_ydata(), flow.loss_curve_)
     np.testing.assert_array_equal(validation_line.get_ydata(), flow.validation_curve_)
-    np.testing.assert_array_equal(validation_line.get_xdata(), np.arange(flow.n_iter_ + 1))
+    # Of few rows, before and after the training.
+    np.testing.assert_array_equal(validation_line.get_xdata(), [0, flow.n_iter_])
     assert validation_line.axes is display.validation_ax_ is not display.ax_
     assert validation_line.get_color() == line.get_color()
     assert (line.get_linestyle(), validation_line.get_linestyle()) == ("-", "--")
@@ -380,7 +381,7 @@ def test_validation_losses_stand_at_their_steps_after_several_fits():
     assert list(steps) == [*range(2, 101, 2), *range(101, 151)]
     assert len(losses) == len(steps)
     steps, losses = display.validation_curves["SinkhornFlowTransport"]
-    assert list(steps) == list(range(0, 101, 2))
+    assert list(steps) == [0, 100]
     assert len(losses) == len(steps)
 
 

@@ -219,11 +219,8 @@ def learn_leg(
             say("of these it keeps %d, by what held-out rows say", result.curves.n_kept)
     curves = result.curves
     if looks is not None:
-        curves = curves._replace(
-            validation=looks.curves.validation,
-            validation_steps=looks.curves.validation_steps,
-            n_iter=looks.curves.n_iter + curves.n_iter,
-        )
+        seen = looks.curves
+        curves = curves._replace(validation=seen.validation, validation_steps=seen.validation_steps)
     return leg_of(
         result.network, curves if before is None else before.curves.then(curves)
     ), result.interrupted
@@ -237,7 +234,7 @@ class _Looks(NamedTuple):
     is_better : bool
         Whether a network is better than none.
     curves : Curves
-        What was seen, if no network is kept.
+        Of the last fold, with what all of them say before and after the training.
     interrupted : bool
         Whether Ctrl-C ended it.
     is_over : bool
@@ -262,7 +259,7 @@ def _cross_validate(
     try:
         for training, held_out in job.folds:
             result, _ = train(strata=training)
-            curves = result.curves._replace(n_iter=curves.n_iter + result.curves.n_iter, n_kept=0)
+            curves = result.curves._replace(n_kept=0)
             if result.interrupted:
                 return _Looks(False, curves, interrupted=True)
             with one_thread:
