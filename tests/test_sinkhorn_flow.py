@@ -247,7 +247,7 @@ def test_a_network_of_ones_own():
 
 
 def test_early_stopping_holds_out_rows_and_keeps_the_best():
-    source, target = two_clouds(60, 50)
+    source, target = two_clouds(520, 510)
     est = small(max_iter=2000, n_iter_no_change=2, learning_rate=0.05).fit(source, target)
     assert est.n_iter_ < 2000
     steps = est.model_.legs[0].curves.validation_steps

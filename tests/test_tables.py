@@ -505,10 +505,10 @@ def test_points_beyond_both_ends_are_found_at_any_time():
 def test_categories_of_two_phases_switch_with_their_dtype():
     """The second phase of the paper's transition lies on the target's side."""
     rng = np.random.default_rng(0)
-    source = pd.DataFrame({"x": rng.normal(size=60), "c": rng.random(60) < 0.5})
+    source = pd.DataFrame({"x": rng.normal(size=60), "c": pd.Categorical(rng.choice(["a", "b"], 60))})
     target = source.assign(c=pd.Categorical(rng.choice(["y", "n"], 60)))
     est = clone(ESTIMATORS[2]).set_params(transition="predicted").fit(source, target)
-    assert set(est.integrate(source, t_end=0.2)["c"]) == {True, False}
+    assert set(est.integrate(source, t_end=0.2)["c"]) == {"a", "b"}
     assert set(est.integrate(source, t_end=0.3)["c"]) == {"y", "n"}
 
 

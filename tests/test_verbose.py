@@ -2,6 +2,7 @@
 
 import logging
 
+import numpy as np
 import pytest
 from clouds import two_clouds
 
@@ -62,9 +63,24 @@ def test_the_lines_are_logged_where_logging_shows_them(name, capsys, caplog):
 
 def test_early_stopping_tells_what_is_kept(capsys):
     est = SinkhornFlowTransport(**{**SMALL, "early_stopping": True}, **FLOWS, verbose=1, random_state=0)
-    est.fit(*two_clouds(60, 50))
+    est.fit(*two_clouds(510, 500))
     *_, last = capsys.readouterr().out.splitlines()
     assert last == f"of these it keeps {est.model_.n_kept}, by what held-out rows say"
+
+
+@pytest.mark.parametrize(
+    ("way", "line"), [(0.0, "SinkhornFlowTransport keeps no network, "), (20.0, "it keeps them, ")]
+)
+def test_folds_tell_what_is_kept(way, line, capsys):
+    """Two far halves from one cloud are no linear map."""
+    rng = np.random.default_rng(0)
+    source, target = rng.normal(size=(2, 60, 2))
+    target[::2] += way
+    est = SinkhornFlowTransport(frame="linear", n_flows=1, max_iter=100, verbose=1, random_state=0)
+    est.fit(source, target)
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last == line + "by what 5 folds of held-out rows say"
+    assert est.model_.n_kept == (0 if way == 0 else 100)
 
 
 def test_verbose_2_tells_of_every_evaluation(capsys):

@@ -217,6 +217,8 @@ def learn_leg(
         say("%s trained %d iterations, loss %.3g", name, result.curves.n_iter, result.curves.loss[-1])
         if job.held_out:
             say("of these it keeps %d, by what held-out rows say", result.curves.n_kept)
+        elif n_folds:
+            say("it keeps them, by what %d folds of held-out rows say", n_folds)
     curves = result.curves
     if looks is not None:
         seen = looks.curves
