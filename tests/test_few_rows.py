@@ -66,6 +66,16 @@ def test_no_iterations_leave_what_was_learnt(est):
     np.testing.assert_array_equal(est.transform(samples[0]), learnt)
 
 
+@pytest.mark.filterwarnings("ignore:The column", "ignore:No network brings")
+@pytest.mark.parametrize("kind", ["none", "shift", "scale", "linear", "quantile"])
+def test_a_far_value_may_be_held_out(kind, est):
+    """No frame of the other rows has a place for it."""
+    source, target = gaussians(60)
+    source[0, 0], target[3, 1] = 1e17, -1e17
+    est.set_params(max_iter=2, frame=kind)
+    assert np.isfinite(est.fit(source, target).transform(source)).all()
+
+
 def test_units_do_not_matter(est):
     """Nor does a shift of either sample; with the linear map found in them."""
     source, target = gaussians(60)

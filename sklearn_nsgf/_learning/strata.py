@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -148,12 +148,20 @@ def make_folds(
         training, held_out = zip(*parts, strict=True)
         # Of classes with fewer rows than folds, some have none.
         if all(sample is None or sample.n_rows for sample in held_out):
-            own = space
-            if n_folds > 1:
-                source, target = training
-                own = space._replace(frame=frame_like(space.frame, source and source.rows, target.rows))
-            folds.append(Fold(make_strata(*training, own), make_strata(*held_out, own)))
+            folds.append(_fold(training, held_out, space, has_own_frame=n_folds > 1))
     return [fold for fold in folds if fold.held_out]
+
+
+def _fold(training: Sequence[Any], held_out: Sequence[Any], space: Space, *, has_own_frame: bool) -> Fold:
+    if has_own_frame:
+        source, target = training
+        try:
+            own = space._replace(frame=frame_like(space.frame, source and source.rows, target.rows))
+            return _fold(training, held_out, own, has_own_frame=False)
+        except ValueError:
+            # A value that is held out is too far from all others for a frame that does not know it.
+            pass
+    return Fold(make_strata(*training, space), make_strata(*held_out, space))
 
 
 def with_kept_rows(
