@@ -21,8 +21,8 @@ MAX_ROWS = 1024
 class Distance(NamedTuple):
     """A squared energy distance with exponent 1/2, and the part of each row in it.
 
-    The roots of the distances between points see what a network adds to means and covariances: on the targets
-    of `benchmarks/small.py` a gain is 1.3 to 2.4 times as many standard errors as with exponent 1.
+    The roots of the distances between points count near points more, which is where a network differs from a
+    map that has means and covariances right already.
 
     Attributes
     ----------

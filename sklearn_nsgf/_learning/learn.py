@@ -139,8 +139,7 @@ def learn_leg(
         Whether Ctrl-C ended it early.
     """
     pool_seed, validation_seed, network_seed, second_seed = job.rng.randint(MAX_SEED, size=4).tolist()
-    settings, event_shape = job.settings, job.space.layout.event_shape
-    are_seen = job.space.classes.are_seen
+    event_shape, are_seen = job.space.layout.event_shape, job.space.classes.are_seen
     start = architecture
     if before is not None:
         architecture = before.architecture
@@ -156,32 +155,32 @@ def learn_leg(
     def new_network() -> nn.Module:
         return on_rows(make_network(**start, seed=network_seed), event_shape, job.device)
 
-    if settings.max_iter == 0:
+    if job.settings.max_iter == 0:
         return before or leg_of(new_network(), Curves([], [], [], [], 0, 0)), False
 
     def criterion_of(held_out: list[Stratum]) -> HeldOutDistance:
         return HeldOutDistance(held_out, *steps, are_seen=are_seen, device=job.device, seed=validation_seed)
 
+    n_folds, looks = len(job.folds), None
+    if n_folds:
+        n_steps = min(job.settings.max_iter, FEW_STEPS)
+        share = n_steps / job.settings.max_iter
+        job = job._replace(settings=job.settings._replace(max_iter=n_steps))
+        paths, second_paths = paths.shortened(share), second_paths and second_paths.shortened(share)
+    settings = job.settings
+
     def train(
-        job: FitJob, strata: list[Stratum], share: float, report: Report | None, **options: Any
+        strata: list[Stratum], report: Report | None, **options: Any
     ) -> tuple[TrainingResult, TrajectoryPool]:
         network = new_network()
-        pool = make_pool(paths.shortened(share), strata, job, pool_seed)
+        pool = make_pool(paths, strata, job, pool_seed)
         source: TrajectoryPool | TwoPhases = pool
         if second_paths is not None:
             live = NetworkOnRows(network, job.device, np.dtype(np.float32))
             moved = moved_halfway(strata, live, steps[0][0], steps[1], are_seen=are_seen)
-            source = TwoPhases(
-                pool, make_pool(second_paths.shortened(share), moved, job, second_seed, are_live=True)
-            )
+            source = TwoPhases(pool, make_pool(second_paths, moved, job, second_seed, are_live=True))
         return _train(network, source, job, (pool_seed, network_seed), report, **options), pool
 
-    n_folds, share, looks = len(job.folds), 1.0, None
-    if n_folds:
-        n_steps = min(settings.max_iter, FEW_STEPS)
-        share = n_steps / settings.max_iter
-        settings = settings._replace(max_iter=n_steps)
-        job = job._replace(settings=settings)
     with job.tasks.phase(paths.training_task, "evaluation", n_folds + n_evaluations(settings)) as end_step:
 
         def report(average: nn.Module, last: bool) -> bool:
@@ -189,8 +188,7 @@ def learn_leg(
 
         has_ended = False
         if n_folds:
-            train_on = partial(train, job, share=share, report=None)
-            looks = _cross_validate(job, train_on, criterion_of, end_step)
+            looks = _cross_validate(job, partial(train, report=None), criterion_of, end_step)
             if not looks.is_better:
                 if settings.verbose:
                     say("%s keeps no network, by what %d folds of held-out rows say", name, n_folds)
@@ -198,9 +196,7 @@ def learn_leg(
             has_ended = looks.is_over
         try:
             result, pool = train(
-                job,
                 job.training,
-                share,
                 None if has_ended else report,
                 constant_rate=before is not None,
                 compile=settings.compile,
@@ -260,7 +256,7 @@ def _cross_validate(
     curves, n_steps, is_over = Curves([], [], [], [], 0, 0), job.settings.max_iter, False
     try:
         for training, held_out in job.folds:
-            result, _ = train(strata=training)
+            result, _ = train(training)
             curves = result.curves._replace(n_kept=0)
             if result.interrupted:
                 return _Looks(False, curves, interrupted=True)
