@@ -97,21 +97,21 @@ def read_digits():
     return Data("digits", images, labels, 16, lambda images: images)
 
 
+def read_training(folder, name):
+    """Training images and their labels."""
+    return (read_idx(folder / name / f"train-{part}-ubyte.gz") for part in ("images-idx3", "labels-idx1"))
+
+
 def read_mnist(folder, seed, name):
     """A draw of the training images for each seed."""
-    images, labels = (
-        read_idx(folder / name / f"train-{part}-ubyte.gz") for part in ("images-idx3", "labels-idx1")
-    )
+    images, labels = read_training(folder, name)
     chosen = np.random.default_rng(seed).permutation(len(images))[:N_IMAGES]
     return Data(name, images[chosen].astype(float), labels[chosen].astype(int), 255, pool)
 
 
 def read_digits_and_cloths(folder, seed):
     """A cloth for each digit: the middle 14 x 14 pixels of a garment that is neither black nor plain."""
-    images, kinds = (
-        read_idx(folder / "fashion_mnist" / f"train-{part}-ubyte.gz")
-        for part in ("images-idx3", "labels-idx1")
-    )
+    images, kinds = read_training(folder, "fashion_mnist")
     cloths = images[np.isin(kinds, TOPS), 7:21, 7:21] / 255
     cloths = cloths[(cloths.mean(axis=(1, 2)) > 0.3) & (cloths.std(axis=(1, 2)) > 0.15)]
     chosen = np.random.default_rng(seed).permutation(len(cloths))[:N_IMAGES]

@@ -24,7 +24,6 @@ from sklearn.model_selection import train_test_split
 from toy_2d import draw_clouds
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus
-from sklearn_nsgf._data.frame import blur_in_units
 from sklearn_nsgf._learning.paths import StraightPaths
 from sklearn_nsgf.flow import Couplings, sinkhorn_potentials
 from sklearn_nsgf.metrics import energy_distance, wasserstein_distance
@@ -77,8 +76,7 @@ class WholeTransport(FlowMatchingTransport):
     """Flow matching with pairs of one plan to all target rows."""
 
     def _paths(self, space):
-        paths = super()._paths(space)
-        return WholePaths(*paths)._replace(blur=blur_in_units(self.blur, space.frame))
+        return WholePaths(*super()._paths(space))
 
 
 def samples_of(problem, seed):
