@@ -203,7 +203,12 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         if data.source is not None and space.frame.source_collapsed:
             warn_caller(
                 "All source rows are equal. The flow moves them all alike and cannot spread them over the "
-                "target.",
+                "target." + question("faq-equal-rows"),
+                UserWarning,
+            )
+        if space.frame.target_collapsed:
+            warn_caller(
+                "All target rows are equal. The flow sends every row there." + question("faq-equal-rows"),
                 UserWarning,
             )
         kept_seed, split_seed = rng.randint(MAX_SEED, size=2).tolist()

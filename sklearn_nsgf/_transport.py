@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, check_scalar
 
 from sklearn_nsgf._data.check import check_samples, check_target, check_times
+from sklearn_nsgf._data.outliers import MIN_ROWS, warn_of_far_rows
 from sklearn_nsgf._frames import library_of
 from sklearn_nsgf._model.model import Integration
 from sklearn_nsgf._sklearn import in_container, output_container
@@ -79,14 +80,12 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         samples = check_samples(self, X, space)
         if sample_domain is None:
             codes = space.classes.codes_of(labels, len(samples), "rows of X")
-            return self._answer(self.model_.transport(samples, codes, 0.0, 1.0, self._integration()), 1.0, X)
+            return self._answer(self._transported(samples, codes), 1.0, X)
         is_source = source_mask(sample_domain, len(samples))
         answer = samples.astype(space.answer_dtype(samples.dtype, 1.0))
         if is_source.any():
             codes = space.classes.codes_of(labels, len(samples), "rows of X", is_source)
-            answer[is_source] = self.model_.transport(
-                samples[is_source], codes, 0.0, 1.0, self._integration()
-            )
+            answer[is_source] = self._transported(samples[is_source], codes)
         return self._answer(answer, 1.0, X)
 
     def _transform_into(self, out, X, labels, sample_domain):
@@ -328,6 +327,13 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         space = self.model_.space
         X = check_samples(self, X, space)
         return X, space.classes.codes_of(labels, len(X), "rows of X")
+
+    def _transported(self, samples, codes):
+        """Samples of the source, at the target."""
+        space, source = self.model_.space, self.model_.source
+        if source is not None and sum(source.n_seen) >= MIN_ROWS and space.layout.picture_shape is None:
+            warn_of_far_rows(samples, source.low, source.high, space.table)
+        return self.model_.transport(samples, codes, 0.0, 1.0, self._integration())
 
     def _answer(self, samples, t: float, X=None):
         """Samples at time t in the container that is asked for; a frame where there are categories."""

@@ -170,11 +170,13 @@ def test_a_target_is_asked_for(fitted):
         fitted.score(GOOD)
 
 
+@pytest.mark.filterwarnings("ignore:1 of 2 rows of X lie far")
 def test_an_answer_that_is_not_finite_is_an_error(fitted):
     with pytest.raises(ValueError, match="not finite for 1 of 2"):
         fitted.transform(np.array([[0, 0], [3e38, -3e38]], dtype=np.float32))
 
 
+@pytest.mark.filterwarnings("ignore:All target rows are equal")
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("column", ["varies", "constant in one", "constant in both", "all constant"])
@@ -344,7 +346,7 @@ def test_a_target_that_is_next_to_a_point(est, ratio):
     assert np.isfinite(est.fit(GOOD, GOOD * ratio).transform(GOOD)).all()
 
 
-@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.filterwarnings("error::RuntimeWarning", "ignore:All target rows are equal")
 def test_the_least_number_there_is(est):
     X = np.zeros((13, 2))
     X[3, 1] = 5e-324

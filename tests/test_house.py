@@ -39,7 +39,7 @@ LAYERS = [
     ["_learning", "_learning.processes", "_learning.strata", "_learning.tasks", "_learning.checkpoint"],
     ["_learning.held_out"],
     ["_learning.training"],
-    ["_learning.paths", "_learning.two_phases"],
+    ["_learning.paths", "_learning.two_phases", "_learning.folds"],
     ["_learning.learn"],
     ["_parameters", "_transport"],
     ["_base"],

@@ -266,6 +266,13 @@ def test_a_collapsed_source_is_warned_about():
     assert np.isfinite(est.transform(np.ones((3, 2)))).all()
 
 
+def test_a_collapsed_target_is_warned_about():
+    source, _ = two_clouds()
+    with pytest.warns(UserWarning, match="All target rows are equal"):
+        est = small().fit(source, np.ones((20, 2)))
+    np.testing.assert_allclose(est.transform(source), 1, atol=0.2)
+
+
 def test_unsolved_problems_are_warned_about():
     source, target = two_clouds()
     with pytest.warns(ConvergenceWarning, match="raise blur") as warned:

@@ -243,6 +243,38 @@ def test_a_wrong_row_is_named_and_ruins_nothing(est):
     assert energy_distance(moved, target[1:]) < 0.05
 
 
+def test_rows_far_outside_are_named_and_counted(est):
+    rng = np.random.default_rng(0)
+    names = ["°C", "constant", "kind"]
+    source = pd.DataFrame(
+        np.column_stack([rng.uniform(0, 1, 40), np.full(40, 0.1), np.arange(40) % 2]), columns=names
+    )
+    source["kind"] = source["kind"].astype("category")
+    est.fit(source, source.assign(**{"°C": source["°C"] + 1}))
+    # Three times the range beyond it, and the rounding of a constant, are near enough.
+    near = source.assign(**{"°C": source["°C"].replace({source["°C"].max(): 3.9}), "constant": 0.1 + 1e-9})
+    est.transform(near)
+    far = near.copy()
+    far.loc[[3, 5], "°C"] = [40.0, 50.0]
+    match = r"2 of 40 rows of X lie far .* '°C' has 40, and the source of the fit had values from 0\.\d+ to"
+    with pytest.warns(UserWarning, match=match):
+        est.transform(far)
+    with pytest.warns(UserWarning, match="1 of 40 rows .* 'constant' has 0.2, .* from 0.1 to 0.1"):
+        est.transform(near.assign(constant=np.where(np.arange(40) == 7, 0.2, 0.1)))
+
+
+def test_rows_far_outside_in_parts_and_beside_a_target(est):
+    """The range is that of all parts, and rows of the target may lie anywhere."""
+    rng = np.random.default_rng(0)
+    X = rng.uniform(size=(60, 2))
+    est.partial_fit(X, X + 1).partial_fit(X + 40, X + 41)
+    est.transform(X + 20)
+    domain = np.where(np.arange(60) < 30, 1, -1)
+    est.transform(np.concatenate([X[:30], X[30:] + 1e4]), sample_domain=domain)
+    with pytest.warns(UserWarning, match="30 of 30 rows of X lie far"):
+        est.transform(np.concatenate([X[:30] + 1e4, X[30:]]), sample_domain=domain)
+
+
 def test_far_values():
     rng = np.random.default_rng(0)
     values = rng.normal(15, 4, 2000)

@@ -63,7 +63,8 @@ class Frame:
         per_feature: bool,
         charts: Charts | None = None,
     ) -> None:
-        self.kind, self.charts, self.source_collapsed = kind, charts, not source.std.any()
+        self.kind, self.charts = kind, charts
+        self.source_collapsed, self.target_collapsed = not source.std.any(), not target.std.any()
         self.per_feature = per_feature
         self.source_mean = source.mean
         self.target_mean = source.mean if kind == "none" else target.mean

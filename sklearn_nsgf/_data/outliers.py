@@ -1,4 +1,4 @@
-"""Values that lie so far from all others that they are probably mistakes."""
+"""Values that are probably mistakes, for they lie far from all others."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from sklearn_nsgf._warn import warn_caller
 LARGEST_PART, GAP, N_SPREADS = 0.05, 10.0, 10.0
 # With fewer rows there is no telling.
 MIN_ROWS = 20
+# A new row is far when it lies that many times the range of the fit beyond it, or this part of a constant.
+N_RANGES, CONSTANT = 3.0, 1e-6
 
 
 def warn_of_outliers(rows: SampleRows, name: str, table: Table) -> None:
@@ -31,6 +33,36 @@ def warn_of_outliers(rows: SampleRows, name: str, table: Table) -> None:
                 + question("faq-far-values"),
                 UserWarning,
             )
+
+
+def warn_of_far_rows(rows: np.ndarray, low: np.ndarray, high: np.ndarray, table: Table) -> None:
+    """Warn of rows to be moved that lie far outside of the source of the fit.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, n_features)
+    low, high : ndarray of shape (n_features,)
+        Least and largest values of the source.
+    table : Table
+    """
+    low, high = low.astype(np.float64), high.astype(np.float64)
+    # A constant is only as constant as its rounding. Beyond the largest float there is nothing.
+    with np.errstate(over="ignore"):
+        reach = N_RANGES * (high - low) + CONSTANT * np.maximum(np.abs(low), np.abs(high))
+        least, most = low - reach, high + reach
+    has_far = (rows.min(axis=0) < least) | (rows.max(axis=0) > most)
+    columns = [place for place in np.flatnonzero(has_far).tolist() if place not in table.categories]
+    if not columns:
+        return
+    first, values = columns[0], rows[:, columns]
+    is_far = (values < least[columns]) | (values > most[columns])
+    warn_caller(
+        f"{is_far.any(axis=1).sum()} of {len(rows)} rows of X lie far outside of the source, where the flow "
+        f"has learnt nothing: the column {table.title(first)!r} has {values[is_far[:, 0], 0][0]:g}, and the "
+        f"source of the fit had values from {low[first]:g} to {high[first]:g}. Check its units, and that X "
+        "went through the steps that the rows of the fit went through." + question("faq-far-rows"),
+        UserWarning,
+    )
 
 
 def far_values(values: np.ndarray) -> np.ndarray | None:

@@ -14,7 +14,8 @@ from torch import nn
 
 from sklearn_nsgf._data.space import Space
 from sklearn_nsgf._learning.checkpoint import Checkpoint
-from sklearn_nsgf._learning.held_out import Distance, HeldOutDistance, mean_distance
+from sklearn_nsgf._learning.folds import FEW_STEPS, cross_validate
+from sklearn_nsgf._learning.held_out import HeldOutDistance
 from sklearn_nsgf._learning.paths import FEWEST_BLOCKS, Paths
 from sklearn_nsgf._learning.processes import processes
 from sklearn_nsgf._learning.strata import Fold, Stratum, allot
@@ -29,7 +30,7 @@ from sklearn_nsgf._learning.training import (
 from sklearn_nsgf._learning.two_phases import TwoPhases, moved_halfway
 from sklearn_nsgf._model.leg import Curves, Leg, NetworkOnRows, bare, new_time_predictor, on_rows
 from sklearn_nsgf._model.model import FlowModel
-from sklearn_nsgf._torch import RandomStream, make_generator, one_thread
+from sklearn_nsgf._torch import RandomStream, make_generator
 from sklearn_nsgf._verbose import say
 from sklearn_nsgf.flow import PathSample, StackedBlocks, TrajectoryPool
 from sklearn_nsgf.networks import MLP, TimePredictor, UNet, make_network
@@ -38,12 +39,6 @@ MAX_SEED = np.iinfo(np.int32).max
 # Part of the minibatches paired from where a network takes the sources that is held at a time: it learns, and
 # older ones are of a worse network.
 LIVE_SHARE = 1 / 8
-# Steps of a training whose rows are so few that folds of them decide about it: more only learn them by heart.
-FEW_STEPS = 200
-# By how many standard errors a network must be better than none, and by how many more with few features,
-# divided by their square. Rows are dealt to the folds evenly, so that distances scatter by less than that.
-# But even folds repeat each other, in one feature nearly to the row: who knows one knows the others.
-N_ERRORS_OF_FOLDS, N_MORE_ERRORS_OF_FOLDS = 0.5, 1.0
 
 # Is told the averaged network and whether it is the last one; says whether to stop.
 Report = Callable[[nn.Module, bool], bool]
@@ -188,7 +183,9 @@ def learn_leg(
 
         has_ended = False
         if n_folds:
-            looks = _cross_validate(job, partial(train, report=None), criterion_of, end_step)
+            looks = cross_validate(
+                job.folds, partial(train, report=None), criterion_of, end_step, math.prod(event_shape)
+            )
             if not looks.is_better:
                 if settings.verbose:
                     say("%s keeps no network, by what %d folds of held-out rows say", name, n_folds)
@@ -222,65 +219,6 @@ def learn_leg(
     return leg_of(
         result.network, curves if before is None else before.curves.then(curves)
     ), result.interrupted
-
-
-class _Looks(NamedTuple):
-    """What folds of held-out rows say.
-
-    Attributes
-    ----------
-    is_better : bool
-        Whether a network is better than none.
-    curves : Curves
-        Of the last fold, with what all of them say before and after the training.
-    interrupted : bool
-        Whether Ctrl-C ended it.
-    is_over : bool
-        Whether a callback has ended the phase.
-    """
-
-    is_better: bool
-    curves: Curves
-    interrupted: bool = False
-    is_over: bool = False
-
-
-def _cross_validate(
-    job: FitJob,
-    train: Callable[..., tuple[TrainingResult, TrajectoryPool]],
-    criterion_of: Callable[[list[Stratum]], HeldOutDistance],
-    end_step: Callable[..., bool],
-) -> _Looks:
-    """Train a network on each fold, and ask the rows held out of it whether it is better than none."""
-    distances: list[tuple[Distance, Distance]] = []
-    curves, n_steps, is_over = Curves([], [], [], [], 0, 0), job.settings.max_iter, False
-    try:
-        for training, held_out in job.folds:
-            result, _ = train(training)
-            curves = result.curves._replace(n_kept=0)
-            if result.interrupted:
-                return _Looks(False, curves, interrupted=True)
-            with one_thread:
-                ask = processes().ask_first(partial(_ask_about, criterion_of(held_out), result.network))
-                distances.append(ask())
-            if len(distances) < len(job.folds) and end_step():
-                is_over = True
-                break
-        without, with_network = map(mean_distance, zip(*distances, strict=True))
-        n_features = math.prod(job.space.layout.event_shape)
-        n_errors = N_ERRORS_OF_FOLDS + N_MORE_ERRORS_OF_FOLDS / n_features**2
-        is_better = with_network.is_better_than(without, n_errors)
-        is_over = is_over or end_step(last=not is_better)
-    except KeyboardInterrupt:
-        if curves.n_iter == 0:
-            raise
-        return _Looks(False, curves, interrupted=True)
-    curves = curves._replace(validation=[without.value, with_network.value], validation_steps=[0, n_steps])
-    return _Looks(is_better, curves, is_over=is_over)
-
-
-def _ask_about(criterion: HeldOutDistance, network: nn.Module) -> tuple[Distance, Distance]:
-    return criterion(None), criterion(network)
 
 
 @torch.inference_mode(mode=False)

@@ -27,11 +27,15 @@ class Reservoir(NamedTuple):
         Those kept, in the units of the data.
     codes : list of ndarray of int, or None
         Their classes, where there are any.
+    low, high : ndarray of shape (n_features,)
+        Least and largest values among the rows that are kept or were before.
     """
 
     n_seen: list[int]
     rows: list[np.ndarray]
     codes: list[np.ndarray] | None
+    low: np.ndarray
+    high: np.ndarray
 
     def sample(self) -> Sample:
         """All rows that are kept, as a sample."""
@@ -83,7 +87,11 @@ def keep_rows(sample: Sample, classes: Classes, before: Reservoir | None, seed: 
             codes.append(None if sample.codes is None else sample.codes[new])
         kept_rows.append(np.concatenate(rows))
         kept_codes.append(None if sample.codes is None else np.concatenate(codes))
-    return Reservoir(n_seen, kept_rows, None if sample.codes is None else kept_codes)
+    bounds = [] if before is None else [before.low[None], before.high[None]]
+    known = [rows for rows in kept_rows + bounds if len(rows)]
+    low = np.min([rows.min(axis=0) for rows in known], axis=0)
+    high = np.max([rows.max(axis=0) for rows in known], axis=0)
+    return Reservoir(n_seen, kept_rows, None if sample.codes is None else kept_codes, low, high)
 
 
 def _groups(sample: Sample, classes: Classes) -> list[np.ndarray]:

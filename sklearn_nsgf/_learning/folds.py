@@ -1,0 +1,99 @@
+"""Whether a network is better than none, asked of folds of a few hundred rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from torch import nn
+
+from sklearn_nsgf._learning.held_out import Distance, HeldOutDistance, mean_distance
+from sklearn_nsgf._learning.processes import processes
+from sklearn_nsgf._learning.strata import Fold, Stratum
+from sklearn_nsgf._learning.training import TrainingResult
+from sklearn_nsgf._model.leg import Curves
+from sklearn_nsgf._torch import one_thread
+from sklearn_nsgf.flow import TrajectoryPool
+
+# Steps of a training whose rows are so few that folds of them decide about it: more only learn them by heart.
+FEW_STEPS = 200
+# By how many standard errors a network must be better than none, and by how many more with few features,
+# divided by their square. Rows are dealt to the folds evenly, so that distances scatter by less than that.
+# But even folds repeat each other, in one feature nearly to the row: who knows one knows the others.
+N_ERRORS, N_MORE_ERRORS = 0.5, 1.0
+
+
+class Looks(NamedTuple):
+    """What folds of held-out rows say.
+
+    Attributes
+    ----------
+    is_better : bool
+        Whether a network is better than none.
+    curves : Curves
+        Of the last fold, with what all of them say before and after the training.
+    interrupted : bool
+        Whether Ctrl-C ended it.
+    is_over : bool
+        Whether a callback has ended the phase.
+    """
+
+    is_better: bool
+    curves: Curves
+    interrupted: bool = False
+    is_over: bool = False
+
+
+def cross_validate(
+    folds: list[Fold],
+    train: Callable[[list[Stratum]], tuple[TrainingResult, TrajectoryPool]],
+    criterion_of: Callable[[list[Stratum]], HeldOutDistance],
+    end_step: Callable[..., bool],
+    n_features: int,
+) -> Looks:
+    """Train a network on each fold, and ask the rows held out of it whether it is better than none.
+
+    Parameters
+    ----------
+    folds : list of Fold
+    train : callable
+        Trains on strata.
+    criterion_of : callable
+        The distance that held-out strata tell.
+    end_step : callable
+        Is called after each fold; says whether to stop.
+    n_features : int
+
+    Returns
+    -------
+    looks : Looks
+    """
+    distances: list[tuple[Distance, Distance]] = []
+    curves, is_over = Curves([], [], [], [], 0, 0), False
+    try:
+        for training, held_out in folds:
+            result, _ = train(training)
+            curves = result.curves._replace(n_kept=0)
+            if result.interrupted:
+                return Looks(False, curves, interrupted=True)
+            with one_thread:
+                ask = processes().ask_first(partial(_ask_about, criterion_of(held_out), result.network))
+                distances.append(ask())
+            if len(distances) < len(folds) and end_step():
+                is_over = True
+                break
+        without, with_network = map(mean_distance, zip(*distances, strict=True))
+        is_better = with_network.is_better_than(without, N_ERRORS + N_MORE_ERRORS / n_features**2)
+        is_over = is_over or end_step(last=not is_better)
+    except KeyboardInterrupt:
+        if curves.n_iter == 0:
+            raise
+        return Looks(False, curves, interrupted=True)
+    steps = [0, curves.n_iter]
+    curves = curves._replace(validation=[without.value, with_network.value], validation_steps=steps)
+    return Looks(is_better, curves, is_over=is_over)
+
+
+def _ask_about(criterion: HeldOutDistance, network: nn.Module) -> tuple[Distance, Distance]:
+    return criterion(None), criterion(network)
