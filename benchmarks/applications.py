@@ -372,8 +372,8 @@ def run_photographs(data, seed):
                 candidates.append((energy_distance(moved, target[n:]), reg, transform))
         return min(candidates, key=lambda candidate: candidate[0])[2]
 
-    def flow(estimator):
-        est = estimator(standardize=False, random_state=seed)
+    def flow(estimator, **params):
+        est = estimator(standardize=False, random_state=seed, **params)
         return lambda source, target: est.fit(source, target).transform
 
     def colours(fit):
@@ -395,6 +395,8 @@ def run_photographs(data, seed):
         "NSGF, patches, place": partial(patches, flow(SinkhornFlowTransport), PATCH),
         "NSGF++, patches, place": partial(patches, flow(NSGFPlusPlus), PATCH),
         "flow matching, patches, place": partial(patches, flow(FlowMatchingTransport), PATCH),
+        "NSGF, blur .2, patches, place": partial(patches, flow(SinkhornFlowTransport, blur=0.2), PATCH),
+        "NSGF++, blur .2, patches, place": partial(patches, flow(NSGFPlusPlus, blur=0.2), PATCH),
     }
     yield "sunset", *judge.of_sunset(), 0.0
     pictures = {}

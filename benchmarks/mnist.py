@@ -127,7 +127,7 @@ def fit_for(seconds, images, *options):
         est, start = make(name, network, n_flows, max_iter, batch_size, seed), CLOCK()
         return est.fit(images), CLOCK() - start
 
-    few, many = 32, 96
+    few, many = 128, 256  # NSGF++ makes 2 couplings for the one and 4 for the other
     if DEVICE == "cuda":
         fit(4, images[:2000])  # compiles and loads what a first call does
         few, many = 100, 400

@@ -141,6 +141,7 @@ neighbours = train[nearest(chosen)[1]]
 pairs = np.stack([chosen.reshape(3, 12, 8, 8), neighbours.reshape(3, 12, 8, 8)], axis=1)
 noise = np.random.default_rng(0).multivariate_normal(pixels.mean(axis=0), np.cov(pixels.T), size=6)
 path = flow.integrate(noise.reshape(-1, 8, 8), return_path=True).swapaxes(0, 1)
+# sphinx_gallery_thumbnail_number = 2
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", width_ratios=[2, 1])
 show(axes[0], pairs, 6, "drawn, and below it the nearest training digit")
 show(axes[1], path, 6, "from noise to digit")
