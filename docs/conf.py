@@ -123,6 +123,7 @@ sphinx_gallery_conf = {
     "doc_module": ("sklearn_nsgf",),
     "backreferences_dir": "generated/backreferences",
     "reference_url": {"sklearn_nsgf": None},
+    "remove_config_comments": True,
     "show_memory": False,
     "download_all_examples": False,
 }
