@@ -13,7 +13,7 @@ from torch import nn
 from sklearn_nsgf._data.check import FlowData, check_flow_data
 from sklearn_nsgf._data.choice import find_frame
 from sklearn_nsgf._data.chunks import joined
-from sklearn_nsgf._data.outliers import warn_of_outliers
+from sklearn_nsgf._data.outliers import warn_of_outliers, warn_of_units
 from sklearn_nsgf._data.space import Space
 from sklearn_nsgf._documentation import PAGE, question
 from sklearn_nsgf._learning.checkpoint import Checkpoint, describe_fit
@@ -229,9 +229,10 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
             checkpoint.remove()
         if (held_out or folds) and model.n_kept == 0 and not interrupted:
             warn_caller(
-                f"No network brings the held-out rows closer to the target than the {space.frame.name} "
-                "alone, which is kept. Fit with more rows, try another random_state or estimator, or set "
-                "early_stopping=False to keep the network as trained." + question("faq-few-rows"),
+                "No network brings the held-out rows closer to the target than the start alone, the "
+                f"{space.frame.name}, which is kept. Fit with more rows, try another random_state or "
+                "estimator, or set early_stopping=False to keep the network as trained."
+                + question("faq-few-rows"),
                 UserWarning,
             )
         if interrupted:
@@ -260,6 +261,8 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
             for name, sample in (("source", data.source), ("target", data.target)):
                 if sample is not None:
                     warn_of_outliers(sample.rows, name, data.table)
+            if not self.standardize:
+                warn_of_units(data.target.rows, data.table)
         dtypes = tuple(dtype.name for dtype in data.dtypes)
         return Space(data.layout, frame, dtypes, data.classes, data.table)
 

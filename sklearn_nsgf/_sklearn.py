@@ -88,6 +88,8 @@ def check_array(X, name: str, **options):
         if re.search(rf"\b{re.escape(name)}(?!\w)", str(error)):
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
+        if "minimum of" in str(error):
+            raise kind(f"{error}\nIt is about {name}, which is too small: pass more of it.") from error
         raise kind(
             f"{error}\nIt is about {name}, a {type(X).__name__}; expected an array, a DataFrame, or a list "
             "of rows of one length."

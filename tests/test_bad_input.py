@@ -385,7 +385,12 @@ def test_a_linear_map_between_very_different_scales(est):
 ADVICE = {
     "infinite": (np.inf, r"infinity.*\n.*columns \['b'\] of X: leave out the rows with infinite values"),
     "missing": (np.nan, r"columns \['b'\] of X: impute the missing values \(1 of 20\)"),
-    "text": ("n/a", r"columns \['b'\] of X: give categories a categorical dtype"),
+    "a word": ("n/a", r"columns \['b'\] of X: 1 of 20 values are no numbers, such as 'n/a': .*to_numeric"),
+    "words": (["n/a"] * 11, r"columns \['b'\] of X: give categories a categorical dtype"),
+    "commas": (["1,5"] * 11, r"columns \['b'\] of X: .*decimal commas, such as '1,5': .*decimal=','"),
+    "commas and gaps": (["1,5", None], r"columns \['b'\] of X: .*decimal commas"),
+    "gaps among text": (["1.5", None], r"columns \['b'\] of X: impute the missing values \(1 of 20\)"),
+    "dates": (list(pd.date_range("2024", periods=20)), r"columns \['b'\] of X: encode dates as numbers"),
 }
 
 
@@ -393,10 +398,44 @@ ADVICE = {
 def test_what_to_do_about_a_column(case):
     value, message = ADVICE[case]
     y = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 2)), columns=["a", "b"])
-    X = y.astype({"b": object})
-    X.loc[0, "b"] = value
-    with pytest.raises(ValueError, match=re.compile(message, re.DOTALL)):
+    values = value if isinstance(value, list) else [value]
+    X = y.assign(
+        b=pd.Series(values + y["b"].tolist()[len(values) :], dtype=None if "dates" in case else object)
+    )
+    with pytest.raises((TypeError, ValueError), match=re.compile(message, re.DOTALL)) as raised:
         SinkhornFlowTransport(max_iter=2).fit(X, y)
+    assert len(str(raised.value).splitlines()) == 2
+
+
+def test_what_to_do_about_complex_numbers(est):
+    with pytest.raises(
+        ValueError, match=r"(?s)Complex data not supported\n.*columns \[0, 1, 2\] .* real and imaginary"
+    ) as error:
+        est.fit(np.column_stack([GOOD[:, 0] + 1j, GOOD]))
+    assert len(str(error.value)) < 300
+
+
+def test_columns_in_another_order_are_named(est):
+    X = pd.DataFrame(GOOD, columns=["a", "b"])
+    est.fit(X)
+    for other in (X[["b", "a"]], X.assign(c=0.0)):
+        names = re.escape(str(list(other)))
+        expected = rf"(?s)feature.*has the columns {names}, and the fit had \['a', 'b'\]: pass these"
+        with pytest.raises(ValueError, match=expected):
+            est.transform(other)
+    with pytest.raises(ValueError, match="feature names should match"):
+        est.transform(X.rename(columns={"a": "c"}))
+
+
+def test_a_single_row_is_too_few(est):
+    with pytest.raises(ValueError, match=r"minimum of 2 .*\nIt is about X, which is too small"):
+        est.fit(GOOD[:1])
+
+
+@pytest.mark.parametrize("labels", [np.where(np.arange(30) < 3, np.nan, 1.0), [None] * 3 + ["a"] * 27])
+def test_missing_labels_are_counted(est, labels):
+    with pytest.raises(ValueError, match=r"3 of 30 labels are missing, .* Leave these rows out"):
+        est.set_params(label_mode="condition").fit(GOOD, labels)
 
 
 def test_distances_of_text_and_numbers():

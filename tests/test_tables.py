@@ -275,6 +275,16 @@ def test_rows_far_outside_in_parts_and_beside_a_target(est):
         est.transform(np.concatenate([X[:30] + 1e4, X[30:]]), sample_domain=domain)
 
 
+def test_columns_that_count_for_nothing_are_named(est):
+    X = np.random.default_rng(0).normal(size=(40, 3)) * [1, 1e9, 0] + [0, 0, 5]
+    est.fit(X)
+    with pytest.warns(
+        UserWarning, match=r"column 1 varies ([5-9]e\+08|[12]e\+09) times as much as 0, which counts"
+    ):
+        est.set_params(standardize=False).fit(X)
+    est.fit(X * [1, 1e-6, 1])
+
+
 def test_far_values():
     rng = np.random.default_rng(0)
     values = rng.normal(15, 4, 2000)

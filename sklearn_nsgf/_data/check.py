@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from sklearn_nsgf._data.layout import Layout, find_layout, float_dtype
 from sklearn_nsgf._data.rows import FrameRows, Sample, SampleRows
 from sklearn_nsgf._data.space import Space
 from sklearn_nsgf._data.table import Table, find_table
-from sklearn_nsgf._frames import library_of, rows_of
+from sklearn_nsgf._frames import is_missing, library_of, rows_of
 from sklearn_nsgf._sklearn import check_array, get_feature_names
 from sklearn_nsgf._warn import warn_caller
 from sklearn_nsgf.domains import UNLABELLED, any_array, is_target, source_mask
@@ -174,7 +175,7 @@ def _check_samples(estimator: BaseEstimator, X, space: Space, **options) -> np.n
     # The names and the number of features; of a DataFrame first, since its columns are encoded by place.
     is_frame = library_of(X) is not None
     if is_frame:
-        validate_data(estimator, X, reset=False, skip_check_array=True)
+        _check_names(estimator, X, space.table)
     samples = _check_numbers(X, "X", space.table, estimator=estimator, **options)
     if not is_frame and len(layout.sample_shape) == 1:
         validate_data(estimator, X, reset=False, skip_check_array=True)
@@ -184,6 +185,20 @@ def _check_samples(estimator: BaseEstimator, X, space: Space, **options) -> np.n
             f"samples of shape {layout.sample_shape}."
         )
     return samples
+
+
+def _check_names(estimator: BaseEstimator, X, table: Table) -> None:
+    """Of the columns of a DataFrame, and how many there are."""
+    try:
+        validate_data(estimator, X, reset=False, skip_check_array=True)
+    except ValueError as error:
+        if table.names is None or not set(table.names) <= set(X.columns):
+            raise
+        names = list(table.names)
+        raise ValueError(
+            f"{str(error).rstrip()}\nX has the columns {list(X.columns)}, and the fit had {names}: pass "
+            "these in this order, as X[estimator.feature_names_in_]."
+        ) from error
 
 
 def check_target(y, layout: Layout, table: Table, *, ensure_min_samples: int) -> np.ndarray:
@@ -241,8 +256,11 @@ def _check_numbers(X, name: str, table: Table, *, in_parts: bool = False, **opti
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
         advice = "; ".join(dict.fromkeys(columns.values()))
+        # Of arrays in it, lists of all dtypes, and other estimators one sentence tells enough.
+        sentence = re.split(r"\.\s|\n", str(error))[0]
         raise kind(
-            f"{error}\nIt is about the columns {list(columns)} of {name}: {advice}; or leave the columns out."
+            f"{sentence}\nIt is about the columns {list(columns)} of {name}: {advice}; or leave the columns "
+            "out."
         ) from error
     return numbers if is_coded else table.encode_numbers(numbers, name)
 
@@ -272,15 +290,17 @@ def _columns_to_blame(X, table: Table) -> dict[Any, str]:
 def _advice_for(column) -> str:
     """What to do about a column, or nothing if it holds finite numbers."""
     values = np.asarray(column)
-    try:
-        if values.dtype.kind in "mMcSU":
-            raise TypeError
-        values = values.astype(np.float64)
-    except (TypeError, ValueError):
-        return (
-            "give categories a categorical dtype, or name them in categorical_features, and encode dates as "
-            "numbers"
-        )
+    if values.dtype.kind in "mM":
+        return "encode dates as numbers, such as the days since a first one"
+    if values.dtype.kind == "c":
+        return "pass real and imaginary parts as columns of their own"
+    if values.dtype.kind in "OSU":
+        entries = [np.nan if is_missing(value) else value for value in values.tolist()]
+        words = [value for value in entries if not _is_number(value)]
+        if words:
+            return _advice_for_words(words, len(entries))
+        values = np.array(entries)
+    values = values.astype(np.float64)
     if np.isnan(values).any():
         n_missing = int(np.isnan(values).sum())
         return (
@@ -288,6 +308,29 @@ def _advice_for(column) -> str:
             "sklearn.impute.SimpleImputer, or leave the rows out"
         )
     return "" if np.isfinite(values).all() else "leave out the rows with infinite values, or clip them first"
+
+
+def _is_number(value) -> bool:
+    """Also written as text."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _advice_for_words(words: list[Any], n_rows: int) -> str:
+    if all(isinstance(word, str) and _is_number(word.replace(",", ".", 1)) for word in words):
+        return f"the numbers have decimal commas, such as {words[0]!r}: read the table with decimal=','"
+    if 2 * len(words) <= n_rows:
+        return (
+            f"{len(words)} of {n_rows} values are no numbers, such as {words[0]!r}: mend them, or make them "
+            "missing, for example with pandas.to_numeric(..., errors='coerce'), and impute those"
+        )
+    return (
+        "give categories a categorical dtype, or name them in categorical_features, and encode dates as "
+        "numbers"
+    )
 
 
 def _dtype_in(layout: Layout, dtype: np.dtype) -> np.dtype:

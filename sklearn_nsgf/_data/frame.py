@@ -115,7 +115,8 @@ class Frame:
     @property
     def name(self) -> str:
         """What the frame alone does, in words."""
-        return NAMES[self.kind]
+        with_scores = self.charts is not None and self.kind != "quantile"
+        return NAMES[self.kind] + (" with some columns as scores" if with_scores else "")
 
     @property
     def n_features(self) -> int:

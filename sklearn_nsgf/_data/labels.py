@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.utils.multiclass import type_of_target
 
 from sklearn_nsgf._documentation import question
+from sklearn_nsgf._frames import is_missing
 from sklearn_nsgf._sklearn import check_array
 from sklearn_nsgf.domains import UNLABELLED, UNLABELLED_MARKS, is_unlabelled
 
@@ -103,6 +104,13 @@ def check_labels(labels: np.ndarray | None, n_rows: int, mode: str) -> np.ndarra
         )
     if mode == "couple":
         labels = _with_one_placeholder(labels)
+    n_missing = sum(map(is_missing, labels.ravel().tolist()))
+    if n_missing:
+        raise ValueError(
+            f"Input y contains NaN or None: {n_missing} of {n_rows} labels are missing, and "
+            f"label_mode={mode!r} needs a class for each row. Leave these rows out, or give them a class of "
+            "their own."
+        )
     labels = _of_one_type(check_array(labels, "y", ensure_2d=False, dtype=None))
     # It takes floats for integers to see whether they are.
     with np.errstate(invalid="ignore"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sklearn_nsgf._data.moments import some_rows
+from sklearn_nsgf._data.moments import deviations_of, some_rows
 from sklearn_nsgf._data.rows import SampleRows
 from sklearn_nsgf._data.table import Table
 from sklearn_nsgf._documentation import question
@@ -17,6 +17,8 @@ LARGEST_PART, GAP, N_SPREADS = 0.05, 10.0, 10.0
 MIN_ROWS = 20
 # A new row is far when it lies that many times the range of the fit beyond it, or this part of a constant.
 N_RANGES, CONSTANT = 3.0, 1e-6
+# Of two deviations, where columns have one unit: float32 has hardly more digits.
+LARGEST_RATIO = 1e6
 
 
 def warn_of_outliers(rows: SampleRows, name: str, table: Table) -> None:
@@ -33,6 +35,25 @@ def warn_of_outliers(rows: SampleRows, name: str, table: Table) -> None:
                 + question("faq-far-values"),
                 UserWarning,
             )
+
+
+def warn_of_units(rows: SampleRows, table: Table) -> None:
+    """Warn of columns that count for nothing beside another one, where all have one unit."""
+    cloud = some_rows(rows)
+    std = deviations_of(cloud)
+    varies = np.flatnonzero(std > CONSTANT * np.abs(cloud).max(axis=0)).tolist()
+    varies = [place for place in varies if place not in table.categories]
+    if not varies:
+        return
+    least, most = min(varies, key=std.__getitem__), max(varies, key=std.__getitem__)
+    if std[most] > LARGEST_RATIO * std[least]:
+        warn_caller(
+            "With standardize=False all columns have one unit. The column "
+            f"{table.title(most)!r} varies {std[most] / std[least]:.0e} times as much as "
+            f"{table.title(least)!r}, which counts for nothing beside it. Leave standardize=True, or bring "
+            "the columns to similar units.",
+            UserWarning,
+        )
 
 
 def warn_of_far_rows(rows: np.ndarray, low: np.ndarray, high: np.ndarray, table: Table) -> None:
