@@ -299,8 +299,7 @@ def _advice_for(column) -> str:
         words = [value for value in entries if not _is_number(value)]
         if words:
             return _advice_for_words(words, len(entries))
-        values = np.array(entries)
-    values = values.astype(np.float64)
+        values = np.array([float(value) for value in entries])
     if np.isnan(values).any():
         n_missing = int(np.isnan(values).sum())
         return (
@@ -314,7 +313,7 @@ def _is_number(value) -> bool:
     """Also written as text."""
     try:
         float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""Values that are probably mistakes, for they lie far from all others."""
+"""Values and units that are probably mistakes."""
 
 from __future__ import annotations
 
