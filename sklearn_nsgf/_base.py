@@ -236,9 +236,10 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
                 UserWarning,
             )
         if interrupted:
+            kept = "what was learnt so far" if model.n_kept else f"the start alone, the {space.frame.name}"
             warn_caller(
-                f"fit was interrupted after {self.n_iter_} iterations and keeps what was learnt so far. "
-                "The next partial_fit, or fit with warm_start=True, continues from there.",
+                f"fit was interrupted after {self.n_iter_} iterations and keeps {kept}. The next "
+                "partial_fit, or fit with warm_start=True, continues from there.",
                 UserWarning,
             )
         return self
