@@ -12,8 +12,9 @@ from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransp
 from sklearn_nsgf._data import check
 from sklearn_nsgf._data.charts import STEP_MARGIN, Charts, marginal_of
 from sklearn_nsgf._data.choice import find_frame
-from sklearn_nsgf._data.outliers import far_values
+from sklearn_nsgf._data.outliers import far_values, warn_of_units
 from sklearn_nsgf._data.rows import FrameRows
+from sklearn_nsgf._data.table import Table
 from sklearn_nsgf.domains import stack_domains
 from sklearn_nsgf.metrics import energy_distance
 
@@ -283,6 +284,12 @@ def test_columns_that_count_for_nothing_are_named(est):
     ):
         est.set_params(standardize=False).fit(X)
     est.fit(X * [1, 1e-6, 1])
+    with pytest.warns(UserWarning, match=r"column 0 varies inf times as much as 1"):
+        warn_of_units(
+            X * [1e300, 1e-309, 1],
+            Table(),
+        )
+    warn_of_units(X[:, :1] * 1e303, Table())
 
 
 def test_far_values():

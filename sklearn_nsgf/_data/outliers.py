@@ -46,10 +46,12 @@ def warn_of_units(rows: SampleRows, table: Table) -> None:
     if not varies:
         return
     least, most = min(varies, key=std.__getitem__), max(varies, key=std.__getitem__)
-    if std[most] > LARGEST_RATIO * std[least]:
+    with np.errstate(over="ignore"):
+        ratio = std[most] / std[least]
+    if ratio > LARGEST_RATIO:
         warn_caller(
             "With standardize=False all columns have one unit. The column "
-            f"{table.title(most)!r} varies {std[most] / std[least]:.0e} times as much as "
+            f"{table.title(most)!r} varies {ratio:.0e} times as much as "
             f"{table.title(least)!r}, which counts for nothing beside it. Leave standardize=True, or bring "
             "the columns to similar units.",
             UserWarning,
