@@ -285,10 +285,7 @@ def test_columns_that_count_for_nothing_are_named(est):
         est.set_params(standardize=False).fit(X)
     est.fit(X * [1, 1e-6, 1])
     with pytest.warns(UserWarning, match=r"column 0 varies inf times as much as 1"):
-        warn_of_units(
-            X * [1e300, 1e-309, 1],
-            Table(),
-        )
+        warn_of_units(X * [1e300, 1e-309, 1], Table())
     warn_of_units(X[:, :1] * 1e303, Table())
 
 

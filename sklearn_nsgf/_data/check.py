@@ -18,6 +18,7 @@ from sklearn_nsgf._data.layout import Layout, find_layout, float_dtype
 from sklearn_nsgf._data.rows import FrameRows, Sample, SampleRows
 from sklearn_nsgf._data.space import Space
 from sklearn_nsgf._data.table import Table, find_table
+from sklearn_nsgf._documentation import question
 from sklearn_nsgf._frames import is_missing, library_of, rows_of
 from sklearn_nsgf._sklearn import check_array, get_feature_names
 from sklearn_nsgf._warn import warn_caller
@@ -197,7 +198,7 @@ def _check_names(estimator: BaseEstimator, X, table: Table) -> None:
         names = list(table.names)
         raise ValueError(
             f"{str(error).rstrip()}\nX has the columns {list(X.columns)}, and the fit had {names}: pass "
-            "these in this order, as X[estimator.feature_names_in_]."
+            "these in this order, as X[estimator.feature_names_in_]." + question("faq-names")
         ) from error
 
 
@@ -256,7 +257,7 @@ def _check_numbers(X, name: str, table: Table, *, in_parts: bool = False, **opti
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
         advice = "; ".join(dict.fromkeys(columns.values()))
-        # Of arrays in it, lists of all dtypes, and other estimators one sentence tells enough.
+        # What follows prints whole arrays, lists all dtypes, or names other estimators.
         sentence = re.split(r"\.\s|\n", str(error))[0]
         raise kind(
             f"{sentence}\nIt is about the columns {list(columns)} of {name}: {advice}; or leave the columns "

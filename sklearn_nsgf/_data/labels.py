@@ -9,7 +9,6 @@ import numpy as np
 from sklearn.utils.multiclass import type_of_target
 
 from sklearn_nsgf._documentation import question
-from sklearn_nsgf._frames import is_missing
 from sklearn_nsgf._sklearn import check_array
 from sklearn_nsgf.domains import UNLABELLED, UNLABELLED_MARKS, is_unlabelled
 
@@ -104,10 +103,9 @@ def check_labels(labels: np.ndarray | None, n_rows: int, mode: str) -> np.ndarra
         )
     if mode == "couple":
         labels = _with_one_placeholder(labels)
-    n_missing = sum(map(is_missing, labels.ravel().tolist()))
-    if n_missing:
+    elif labels.dtype.kind in "fO" and (missing := is_unlabelled(labels, marks=())).any():
         raise ValueError(
-            f"Input y contains NaN or None: {n_missing} of {n_rows} labels are missing, and "
+            f"Input y contains NaN or None: {missing.sum()} of {n_rows} labels are missing, and "
             f"label_mode={mode!r} needs a class for each row. Leave these rows out, or give them a class of "
             "their own."
         )
