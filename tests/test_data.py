@@ -135,8 +135,7 @@ def test_noise_has_the_covariance_of_the_data():
 
 def covariance_of_noise(frame):
     """In the units of the data."""
-    covariance = frame.noise_factor.astype(float) @ frame.noise_factor.T + np.diag(frame.noise**2)
-    return frame.scale[:, None] * covariance * frame.scale
+    return class_covariance(frame, 0)
 
 
 def wide(n_rows, rank=5, n_features=1100, seed=0):
@@ -188,7 +187,7 @@ def test_noise_of_many_features_has_the_variances_of_all_rows(monkeypatch):
     X = wide(4000, rank=50).astype(np.float32)
     X[:, :5] = np.arange(4000)[:, None] == np.arange(5)
     frame = find_frame(None, X, "auto", per_feature=False)
-    assert frame.noise_factor.shape == (1100, 20)
+    assert frame.noises[0].factor.shape == (1100, 20)
     covariance = covariance_of_noise(frame)
     np.testing.assert_allclose(covariance.diagonal(), X.var(axis=0, dtype=float), rtol=1e-5)
     assert abs(covariance[:5, :5] - np.diag(covariance[:5, :5].diagonal())).max() < 0.01 * covariance[0, 0]
@@ -204,14 +203,114 @@ def test_noise_of_many_features_from_next_to_nothing(X):
 
 def test_independent_features_stay_independent():
     frame = find_frame(None, np.random.default_rng(0).normal(size=(50, 1100)), "auto", per_feature=True)
-    assert abs(frame.noise_factor @ frame.noise_factor.T).max() < 0.05
+    factor = frame.noises[0].factor
+    assert abs(factor @ factor.T).max() < 0.05
+
+
+def by_class(X, codes):
+    return SampleRows(X, Layout(X.shape[1:])), codes
+
+
+def class_covariance(frame, code):
+    """Of the noise of a class, in the units of the data."""
+    noise = frame.noises[code]
+    covariance = noise.scale @ noise.scale.T if noise.scale.ndim == 2 else np.diag(noise.scale**2)
+    if noise.factor is not None:
+        covariance = covariance + noise.factor.astype(float) @ noise.factor.T
+    return frame.scale[:, None] * covariance * frame.scale
+
+
+@pytest.mark.parametrize("per_feature", [False, True])
+def test_noise_of_a_class_has_its_mean_and_covariance(per_feature):
+    turned = np.array([[1.0, 2.0, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 3.0]])
+    members = [correlated(5000, 0) - 4, 10 * correlated(2000, 1) @ turned]
+    X, codes = np.concatenate(members), np.repeat([0, 1], [5000, 2000])
+    order = np.random.default_rng(0).permutation(7000)
+    rows, codes = by_class(X[order], codes[order])
+    frame = find_frame(None, rows, "linear", per_feature=per_feature, codes=codes)
+    drawn_codes = np.tile([1, 0], 50_000)
+    noise = frame.draw_noise(100_000, np.random.RandomState(0), drawn_codes)
+    noise = frame.decode(noise, 0.0, float)
+    for code, own in enumerate(members):
+        drawn, std = noise[drawn_codes == code], own.std(axis=0)
+        np.testing.assert_allclose(drawn.mean(axis=0) / std, own.mean(axis=0) / std, atol=0.03)
+        expected = np.cov(own.T, ddof=0) / std / std[:, None]
+        np.testing.assert_allclose(class_covariance(frame, code) / std / std[:, None], expected, atol=0.02)
+        np.testing.assert_allclose(np.cov(drawn.T) / std / std[:, None], expected, atol=0.04)
+    assert len(find_frame(None, rows, "scale", per_feature=per_feature, codes=codes).noises) == 1
+
+
+@pytest.mark.parametrize("n_features", [3, 1100])
+def test_few_rows_of_a_class_count_beside_those_of_all_classes(n_features, monkeypatch):
+    """The formula, from moments of the class, and of all rows without the mean of their class."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, n_features)) @ np.diag(np.linspace(1, 2, n_features))
+    X[:, 1] += X[:, 0]
+    codes = np.repeat([0, 1, 2], [40, 19, 1])
+    X[codes == 1] *= 3
+    X[codes == 1, 2] = 0.5
+    wide_options = {"with_correlation": n_features == 3, "with_factor": n_features > 3}
+    own = [moments_module.moments_of(X[codes == code], **wide_options) for code in (0, 1)]
+    deviations = [
+        (X[codes == code] - X[codes == code].mean(axis=0)) * np.sqrt(n / (n - 1))
+        for code, n in ((0, 40), (1, 19))
+    ]
+    shared = moments_module.moments_of(np.concatenate(deviations), **wide_options)
+
+    def correlation(moments):
+        if moments.factor is None:
+            return moments.correlation
+        answer = moments.factor.astype(float) @ moments.factor.T
+        np.fill_diagonal(answer, 1)
+        return answer
+
+    expected = []
+    for moments, n in zip([*own, shared], (40, 19, 1), strict=True):
+        weight = (n - 1) / (n - 1 + 5 + n_features / 10)
+        std = moments.std**weight * shared.std ** (1 - weight)
+        std[2] = np.sqrt(1 - weight) * shared.std[2] if n == 19 else std[2]
+        mean = weight * correlation(moments) + (1 - weight) * correlation(shared)
+        expected.append(std[:, None] * mean * std)
+    rows, codes = by_class(X, codes)
+    frame = find_frame(None, rows, "linear", per_feature=True, codes=codes)
+    for code in range(3):
+        np.testing.assert_allclose(
+            class_covariance(frame, code), expected[code], atol=1e-5 * expected[1].max()
+        )
+        mean = frame.noises[code].mean * frame.scale + X.mean(axis=0)
+        np.testing.assert_allclose(mean, X[codes == code].mean(axis=0), atol=1e-9)
+    monkeypatch.setattr(moments_module, "MAX_CLASS_SIZE", 1)
+    frame = find_frame(None, rows, "linear", per_feature=True, codes=codes)
+    assert frame.noises[0].scale is frame.noises[1].scale
+    np.testing.assert_allclose(class_covariance(frame, 0), expected[2], atol=1e-5 * expected[2].max())
+
+
+def test_classes_of_single_rows_have_the_covariance_of_all():
+    X = correlated(30, 0)
+    rows, codes = by_class(X, np.arange(30))
+    frame = find_frame(None, rows, "linear", per_feature=True, codes=codes)
+    alone = find_frame(None, X, "linear", per_feature=True)
+    np.testing.assert_allclose(class_covariance(frame, 7), class_covariance(alone, 0), rtol=1e-9)
+    np.testing.assert_allclose(frame.decode(frame.noises[7].mean[None], 0.0, float)[0], X[7])
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e150, 1e300])
+def test_classes_of_extreme_scales(scale):
+    X = correlated(60, 0) * scale
+    X[:, 1] = 7 * scale
+    rows, codes = by_class(X, np.arange(60) % 3)
+    frame = find_frame(None, rows, "auto", per_feature=True, codes=codes)
+    noise = frame.decode(frame.draw_noise(30, np.random.RandomState(0), codes[:30]), 0.0, float)
+    assert np.isfinite(noise).all()
+    np.testing.assert_allclose(noise[:, 1], 7 * scale, rtol=1e-14)
+    assert 0.3 < (noise[:, 0] / scale).std() / (X[:, 0] / scale).std() < 3
 
 
 def test_two_samples_of_many_features_start_at_a_shift():
     X = wide(50)
     assert find_frame(X, 2 * X, "auto", per_feature=False).kind == "shift"
     frame = find_frame(X, 2 * X, "linear", per_feature=False)
-    assert frame.axes is None and frame.noise_factor is None
+    assert frame.axes is None and not frame.noises
 
 
 def test_images_of_many_pixels_start_with_the_correlations_of_neighbours():

@@ -1,5 +1,7 @@
 """Classes in the fit: `label_mode="condition"` and `label_mode="couple"`."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -125,6 +127,35 @@ def test_conditional_generation(est):
     assert np.sign(each[:, 1]).tolist() == [1, -1, -1, 1]
     # As often as in the fit, 20 to 80.
     assert np.mean(est.sample(500, random_state=0)[:, 1] > 0) == pytest.approx(0.2, abs=0.06)
+
+
+def test_a_generation_starts_at_the_normal_distribution_of_the_class():
+    """Without a network: mean and covariance of each class, and points that stay where they are."""
+    _, target, _, codes = unequal_classes()
+    est = FlowMatchingTransport(label_mode="condition", max_iter=0).fit(target, NAMES[codes])
+    np.testing.assert_allclose(est.transform(target, labels=NAMES[codes]), target, atol=1e-6)
+    for code, name in enumerate(NAMES):
+        own, drawn = target[codes == code], est.sample(20_000, labels=name, random_state=0)
+        np.testing.assert_allclose(drawn.mean(axis=0), own.mean(axis=0), atol=0.02)
+        np.testing.assert_allclose(drawn.std(axis=0), own.std(axis=0), rtol=0.05)
+    mixed = est.sample(20_000, labels=NAMES[np.arange(20_000) % 2], random_state=0)
+    np.testing.assert_allclose(mixed[1::2].mean(axis=0), target[codes == 1].mean(axis=0), atol=0.02)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_generation_of_a_class_with_few_rows(early_stopping):
+    """With folds, each of which finds the start of its own rows; and one row alone."""
+    _, target, _, codes = unequal_classes()
+    rows = np.flatnonzero(codes == 0)[:8].tolist() + np.flatnonzero(codes == 1)[:60].tolist() + [0]
+    y = np.append(codes[rows[:-1]], 2)
+    est = FlowMatchingTransport(label_mode="condition", early_stopping=early_stopping, **SMALL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        est.fit(target[rows], y)
+    for code, (sign, share) in enumerate([(1, 0.9), (-1, 0.9), (1, 0.6)]):
+        drawn = est.sample(100, labels=code, random_state=0)
+        assert np.mean(np.sign(drawn[:, 1]) == sign) > share
+        assert drawn.std(axis=0).min() > 0.05
 
 
 def test_conditional_transport_takes_the_labels(est):

@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 
 from sklearn_nsgf._data.charts import Charts, marginal_of
 from sklearn_nsgf._data.frame import Frame
-from sklearn_nsgf._data.moments import deviations_of, moments_of, some_rows
+from sklearn_nsgf._data.moments import class_moments_of, deviations_of, moments_of, some_rows
 from sklearn_nsgf._data.rows import SampleRows
 from sklearn_nsgf.flow._samplers import Rows, tree_order
 
@@ -49,6 +49,7 @@ def find_frame(
     *,
     per_feature: bool,
     categorical: Sequence[int] = (),
+    codes: np.ndarray | None = None,
 ) -> Frame:
     """The frame of two samples, chosen if `kind` is "auto".
 
@@ -62,6 +63,8 @@ def find_frame(
         Whether each feature has a unit of its own.
     categorical : sequence of int
         Columns of codes, which are always read as scores.
+    codes : ndarray of int of shape (n_target,), default=None
+        Class of each row of the target, where each class is to have a normal source of its own.
 
     Raises
     ------
@@ -77,10 +80,12 @@ def find_frame(
             if per_feature:
                 columns = columns._replace(are_scores=are_categories | _are_unlike_normal(source, target))
             kind = _choose(source, target, columns)
-        return _frame_of(source, target, kind, columns)
+        return _frame_of(source, target, kind, columns, codes)
 
 
-def frame_like(frame: Frame, source: SampleRows | None, target: SampleRows) -> Frame:
+def frame_like(
+    frame: Frame, source: SampleRows | None, target: SampleRows, codes: np.ndarray | None = None
+) -> Frame:
     """The frame of other rows of the same columns, of the same kind and with the same columns as scores."""
     are_scores, are_categories = np.zeros((2, target.shape[1]), dtype=bool)
     if frame.charts is not None:
@@ -88,7 +93,7 @@ def frame_like(frame: Frame, source: SampleRows | None, target: SampleRows) -> F
         are_categories[frame.charts.columns] = frame.charts.are_categories
     columns = Columns(frame.per_feature, are_categories, are_scores)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        return _frame_of(source, target, frame.kind, columns)
+        return _frame_of(source, target, frame.kind, columns, codes)
 
 
 def _are_unlike_normal(source: Rows | None, target: Rows) -> np.ndarray:
@@ -112,7 +117,9 @@ def _is_unlike_normal(values: np.ndarray) -> bool:
     return bool(excess_kurtosis > LARGE_KURTOSIS + 3 * np.sqrt(24 / len(values)))
 
 
-def _frame_of(source: Rows | None, target: Rows, kind: str, columns: Columns) -> Frame:
+def _frame_of(
+    source: Rows | None, target: Rows, kind: str, columns: Columns, codes: np.ndarray | None = None
+) -> Frame:
     n_features = len(columns.are_scores)
     places = np.flatnonzero(columns.are_scores | (kind == "quantile"))
     correlated, is_wide = kind in ("linear", "quantile"), n_features > CORRELATED_FEATURES
@@ -120,18 +127,28 @@ def _frame_of(source: Rows | None, target: Rows, kind: str, columns: Columns) ->
     if len(places):
         are_categories = columns.are_categories[places]
         charts = _charts_of(source, target, places, are_categories, is_shared=kind == "none")
+    options = {
+        "with_correlation": correlated and not is_wide,
+        "with_factor": correlated and is_wide and source is None,
+        "per_feature": columns.per_feature,
+        "columns": places,
+    }
+    encoders = [charts and partial(charts.encode, t=t) for _, t in ends]
     moments = [
-        moments_of(
-            sample,
-            with_correlation=correlated and not is_wide,
-            with_factor=correlated and is_wide and source is None,
-            per_feature=columns.per_feature,
-            encode=charts and partial(charts.encode, t=t),
-            columns=places,
-        )
-        for sample, t in ends
+        moments_of(sample, encode=encode, **options)
+        for (sample, _), encode in zip(ends, encoders, strict=True)
     ]
-    return Frame(moments[0], moments[-1], kind=kind, per_feature=columns.per_feature, charts=charts)
+    classes = None
+    if source is None and codes is not None and correlated:
+        classes = class_moments_of(target, codes, encode=encoders[-1], **options)
+    return Frame(
+        moments[0],
+        moments[-1],
+        kind=kind,
+        per_feature=columns.per_feature,
+        charts=charts,
+        classes=classes,
+    )
 
 
 def _charts_of(

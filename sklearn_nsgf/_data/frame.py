@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from sklearn_nsgf._data.charts import Charts
-from sklearn_nsgf._data.moments import Moments, check_scales, divide_in_place
+from sklearn_nsgf._data.moments import ClassMoments, Moments, check_scales, divide_in_place
+from sklearn_nsgf._data.noise import Noise, scale_and_factor
 from sklearn_nsgf.flow import blur_schedule
 
 NAMES = {
@@ -47,6 +48,13 @@ class Frame:
     per_feature : bool
         Whether each feature has a unit of its own.
     charts : Charts or None
+    classes : ClassMoments or None
+        Of the target, if each class has a normal source of its own.
+
+    Attributes
+    ----------
+    noises : list of Noise
+        The normal source, or that of each class; empty with a source sample.
 
     References
     ----------
@@ -62,6 +70,7 @@ class Frame:
         kind: str,
         per_feature: bool,
         charts: Charts | None = None,
+        classes: ClassMoments | None = None,
     ) -> None:
         self.kind, self.charts = kind, charts
         self.source_collapsed, self.target_collapsed = not source.std.any(), not target.std.any()
@@ -88,13 +97,7 @@ class Frame:
         is_regular = varies.any() and 0 < ratios.max() <= LARGEST_RATIO * ratios.min()
         if knows_correlations and source is not target and is_regular:
             self._turn(source, target, stds, varies)
-        # Standard deviations of the normal source, or a root of its covariance. A factor F adds F F^T to it.
-        self.noise, self.noise_factor = stds[0], None
-        if knows_correlations and source is target:
-            self.noise = stds[0][:, None] * _root(source.correlation)
-        if source.factor is not None:
-            self.noise_factor = stds[0].astype(np.float32)[:, None] * source.factor
-            self.noise = stds[0] * np.sqrt(np.maximum(1 - np.square(source.factor).sum(axis=1), 0))
+        self.noises = self._noises(target, stds[1], classes) if source is target else []
         self.target_rms_distance = float(np.sqrt(2 * np.square(stds[1]).sum()))
 
     def _turn(self, source: Moments, target: Moments, stds, varies: np.ndarray) -> None:
@@ -111,6 +114,16 @@ class Frame:
         self.axes = np.eye(len(varies))
         self.axes[both] = axes
         self.at_source[varies] = unit / stretch
+
+    def _noises(self, target: Moments, std: np.ndarray, classes: ClassMoments | None) -> list[Noise]:
+        if classes is None:
+            return [Noise(np.zeros(len(std)), *scale_and_factor(target, std))]
+        means = divide_in_place(classes.means - target.mean, self.scale)
+        shapes = [
+            scale_and_factor(moments, divide_in_place(moments.std.copy(), self.scale))
+            for moments in classes.moments
+        ]
+        return [Noise(mean, *shapes[code % len(shapes)]) for code, mean in enumerate(means)]
 
     @property
     def name(self) -> str:
@@ -145,14 +158,21 @@ class Frame:
             X = U if self.charts is None else self.charts.decode(U, t)
             return X.astype(dtype, copy=False)
 
-    def draw_noise(self, n_samples: int, rng: np.random.RandomState) -> np.ndarray:
-        """Points of the normal source."""
-        noise = rng.standard_normal((n_samples, self.n_features))
-        noise = noise * self.noise if self.noise.ndim == 1 else noise @ self.noise.T
-        if self.noise_factor is not None:
-            shared = rng.standard_normal((n_samples, self.noise_factor.shape[1])).astype(np.float32)
-            noise += shared @ self.noise_factor.T
-        return noise
+    def noise_of(self, code: int | None) -> Noise:
+        """The normal source of a class."""
+        return self.noises[0 if code is None or len(self.noises) == 1 else code]
+
+    def draw_noise(
+        self, n_samples: int, rng: np.random.RandomState, codes: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Points of the normal source, or of those of the classes with these indices."""
+        if codes is None or len(self.noises) == 1:
+            return self.noises[0].draw(n_samples, rng)
+        points = np.empty((n_samples, self.n_features))
+        for code in np.unique(codes):
+            is_member = codes == code
+            points[is_member] = self.noises[code].draw(is_member.sum(), rng)
+        return points
 
     def velocity(self, Z: np.ndarray, V: np.ndarray, t: np.ndarray) -> np.ndarray:
         """dx/dt, from points of the flow, their velocities and times."""
@@ -191,16 +211,6 @@ def _unit(source_std: np.ndarray, target_std: np.ndarray, per_feature: bool, *, 
     if not per_feature:
         variance[:] = variance.mean()
     return np.sqrt(variance) * largest
-
-
-def _root(correlation: np.ndarray) -> np.ndarray:
-    """A matrix R with ``R R^T`` the correlation."""
-    try:
-        return np.linalg.cholesky(correlation)
-    except np.linalg.LinAlgError:
-        # Of a perfect correlation, which is singular.
-        variances, axes = np.linalg.eigh(correlation)
-        return axes * np.sqrt(np.maximum(variances, 0))
 
 
 def _gaussian_map(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from sklearn_nsgf._data.rows import Sample
 from sklearn_nsgf._data.space import Space
 from sklearn_nsgf._model.reservoir import Reservoir
 from sklearn_nsgf.domains import UNLABELLED
-from sklearn_nsgf.flow import ArraySampler, GaussianSampler, MixtureSampler, class_probabilities
+from sklearn_nsgf.flow import ArraySampler, MixtureSampler, class_probabilities
 from sklearn_nsgf.flow._samplers import Sampler, tree_order
 
 # Blur of the plan that tells the classes of unlabelled rows, as a fraction of the target's RMS distance:
@@ -110,20 +110,23 @@ def make_strata(source: Sample | None, target: Sample, space: Space) -> list[Str
     space : Space
     """
     frame, classes = space.frame, space.classes
-    noise = Side(GaussianSampler(frame.noise, frame.noise_factor), math.inf) if source is None else None
     encoded = [source and in_frame(source, space, 0.0), in_frame(target, space, 1.0)]
     if classes.mode == "ignore":
-        return [Stratum(*(_members(sample, None) if sample else noise for sample in encoded))]
+        return [Stratum(*(_members(sample, None) if sample else _noise(frame) for sample in encoded))]
     weights = _class_weights(encoded, classes, CLASS_BLUR * (frame.target_rms_distance or 1.0))
     strata = []
     for code in range(len(classes.labels)):
         sides = [
-            noise if sample is None else _members(sample, weight[:, code])
+            _noise(frame, code) if sample is None else _members(sample, weight[:, code])
             for sample, weight in zip(encoded, weights, strict=True)
         ]
         if all(side is not None for side in sides):
             strata.append(Stratum(*sides, code))
     return strata
+
+
+def _noise(frame: Frame, code: int | None = None) -> Side:
+    return Side(frame.noise_of(code).sampler, math.inf)
 
 
 def make_folds(
@@ -156,7 +159,9 @@ def _fold(training: Sequence[Any], held_out: Sequence[Any], space: Space, *, has
     if has_own_frame:
         source, target = training
         try:
-            own = space._replace(frame=frame_like(space.frame, source and source.rows, target.rows))
+            codes = target.codes if space.classes.are_seen else None
+            frame = frame_like(space.frame, source and source.rows, target.rows, codes)
+            own = space._replace(frame=frame)
             return _fold(training, held_out, own, has_own_frame=False)
         except ValueError:
             # A value that is held out is too far from all others for a frame that does not know it.

@@ -86,8 +86,9 @@ def _callback_samples(space: Space, data: FlowData) -> dict[str, Any]:
     target = data.target.take(places[1])
     y = target.rows[:]
     if data.source is None:
-        noise = space.frame.draw_noise(len(places[0]), rng)
-        X, source_codes = space.frame.decode(noise, 0.0, y.dtype), data.target.codes
+        source_codes = data.target.codes
+        seen = source_codes[places[0]] if space.classes.are_seen else None
+        X = space.frame.decode(space.frame.draw_noise(len(places[0]), rng, seen), 0.0, y.dtype)
     else:
         X, source_codes = data.source.rows[places[0]], data.source.codes
     X, y = map(space.layout.to_samples, (X, y))

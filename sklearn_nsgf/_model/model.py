@@ -209,7 +209,7 @@ class FlowModel:
         """New samples of the target."""
         dtype, frame = float_dtype(self.space.dtypes[1]), self.space.frame
         if self.source is None:
-            Z = frame.draw_noise(n_samples, rng).astype(dtype)
+            Z = frame.draw_noise(n_samples, rng, codes).astype(dtype)
         else:
             Z = frame.encode(self.source.draw(codes, n_samples, dtype, rng), 0.0)
         return self.decode(*self.follow(Z, codes, 0.0, 1.0, how), self.space.dtypes[1])[-1]

@@ -122,7 +122,7 @@ class ArraySampler:
 
 
 class GaussianSampler:
-    """Normal rows with mean zero: a scrambled Sobol sequence, new for each draw, up to 1 024 features.
+    """Normal rows: a scrambled Sobol sequence, new for each draw, up to 1 024 features.
 
     Parameters
     ----------
@@ -131,15 +131,20 @@ class GaussianSampler:
     factor : ndarray of shape (n_features, n_factors), default=None
         A matrix F that adds ``F F^T`` to the covariance. Then `scale` holds standard deviations, and the
         sequence is for F alone.
+    mean : float or ndarray of shape (n_features,), default=0
     """
 
     scale: np.ndarray
     factor: np.ndarray | None
+    mean: np.ndarray
     n_rows: float
     n_features: int
 
-    def __init__(self, scale: np.ndarray, factor: np.ndarray | None = None) -> None:
+    def __init__(
+        self, scale: np.ndarray, factor: np.ndarray | None = None, mean: float | np.ndarray = 0.0
+    ) -> None:
         self.scale = np.asarray(scale, dtype=np.float32)
+        self.mean = np.asarray(mean, dtype=np.float32)
         self.factor = None if factor is None else np.asarray(factor, dtype=np.float32)
         self.n_rows, self.n_features = math.inf, len(self.scale)
 
@@ -148,9 +153,10 @@ class GaussianSampler:
             # Points of a second sequence would not be independent of those of the first.
             rest = rng.standard_normal((n_samples, self.n_features), dtype=np.float32)
             shared = self._draw_standard(n_samples, self.factor.shape[1], rng)
-            return rest * self.scale + shared @ self.factor.T
+            return rest * self.scale + shared @ self.factor.T + self.mean
         normal = self._draw_standard(n_samples, self.n_features, rng)
-        return normal * self.scale if self.scale.ndim == 1 else normal @ self.scale.T
+        normal = normal * self.scale if self.scale.ndim == 1 else normal @ self.scale.T
+        return normal + self.mean
 
     def draws_all(self, n_samples: int) -> bool:
         return False

@@ -101,6 +101,14 @@ def test_gaussian_sampler_has_the_deviations_asked_for():
     np.testing.assert_allclose(np.cov(drawn.T), np.diag([1, 4, 0]), atol=0.05)
 
 
+@pytest.mark.parametrize("factor", [None, np.zeros((2, 1))])
+def test_gaussian_sampler_with_a_mean(factor):
+    """The same draw, moved."""
+    standard, moved = (GaussianSampler([1.0, 2.0], factor, mean) for mean in (0.0, [5.0, -3.0]))
+    drawn = [sampler.draw(100, np.random.default_rng(0)) for sampler in (standard, moved)]
+    np.testing.assert_array_equal(drawn[1], drawn[0] + np.array([5, -3], dtype=np.float32))
+
+
 def test_gaussian_sampler_with_a_factor():
     factor = np.array([[1.0, 0.0], [2.0, 1.0], [0.0, 0.0], [0.0, -1.0]])
     drawn = GaussianSampler([1.0, 0.0, 0.0, 0.5], factor).draw(100_000, np.random.default_rng(0))
