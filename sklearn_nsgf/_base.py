@@ -86,8 +86,8 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         y : array-like of shape (n_target, n_features) or (n_samples,), default=None
             Target sample, with any number of rows, not paired with those of `X`; or an iterator. Without it,
             and without `sample_domain`, `X` is the target and the source is a normal distribution with the
-            mean and the covariance of `X`, see `frame`. A one-dimensional `y` holds a class for each row of
-            `X`; `label_mode="ignore"` ignores it.
+            mean and the covariance of `X`, or of each class, see `frame`. A one-dimensional `y` holds a class
+            for each row of `X`; `label_mode="ignore"` ignores it.
         sample_domain : array-like of shape (n_samples,), default=None
             Rows of `X` with a value >= 0 are the source, rows with a value < 0 the target. See
             `sklearn_nsgf.domains.stack_domains`.

@@ -50,7 +50,8 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         """Transport points of the source to the target.
 
         After `fit(X)` without a target, the source is noise: the normal distribution with the mean and the
-        covariance of the data, or with its standard deviations alone, depending on `frame`.
+        covariance of the data, with `label_mode="condition"` of the class, or with the standard deviations of
+        the data alone, depending on `frame`.
 
         Parameters
         ----------
