@@ -306,6 +306,16 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
             replay = kept, keep_rows(data.target, classes, old_target, seed)
         return lambda *legs: FlowModel(job.space, source, n_seen, legs, job.device, replay)
 
+    @property
+    def loss_curve_(self) -> list[float]:
+        """Training loss at the evaluations, of all networks one after the other."""
+        return [loss for leg in self.model_.legs if leg is not None for loss in leg.curves.loss]
+
+    @property
+    def validation_curve_(self) -> list[float]:
+        """Energy distance of held-out rows at each look, in the same way; empty without early stopping."""
+        return [value for leg in self.model_.legs if leg is not None for value in leg.curves.validation]
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
@@ -354,13 +364,3 @@ class SingleFlowTransport(BaseFlowTransport):
     def blur_(self) -> Blur:
         """Blur in standardised units."""
         return self._leg.blur
-
-    @property
-    def loss_curve_(self) -> list[float]:
-        """Training loss at the evaluations."""
-        return self._leg.curves.loss
-
-    @property
-    def validation_curve_(self) -> list[float]:
-        """Energy distance of held-out rows at each look; empty without early stopping."""
-        return self._leg.curves.validation

@@ -188,6 +188,12 @@ class NSGFPlusPlus(BaseFlowTransport):
         "direct".
     time_predictor_ : Module or None
         The network that predicts the transition time; None for "direct".
+    loss_curve_ : list of float
+        Training loss at about 50 evaluations, each averaged since the last one; of the velocity networks of
+        "predicted" one after the other.
+    validation_curve_ : list of float
+        Energy distance of held-out rows in the same way, with exponent 1/2 and in standardised units, from
+        before the first step on. Empty without early stopping.
     n_function_evaluations_ : int
         Number of evaluations of a velocity network in one `transform`.
     from_noise_ : bool

@@ -81,6 +81,38 @@ def test_tasks(name):
         assert len(steps) == n_steps == n_evaluations(name, phase)
 
 
+class Losses(Recorder):
+    """Writes down the curves at every evaluation."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+        if context.task_name == "evaluation" and fitted_estimator is not None:
+            est = fitted_estimator
+            self.seen.append((est.n_iter_, est.loss_curve_, est.validation_curve_))
+
+
+def test_a_callback_sees_the_losses_so_far(name):
+    losses = Losses()
+    est = fresh(name, losses, early_stopping=True, validation_fraction=0.5, warm_start=True)
+    est.fit(*two_clouds(600, 600))
+    assert est.n_iter_ == losses.seen[-1][0]
+    n_losses = [len(loss_curve) for _, loss_curve, _ in losses.seen]
+    assert n_losses == list(range(1, len(n_losses) + 1))
+    for k, (_, loss_curve, validation_curve) in enumerate(losses.seen, 1):
+        assert loss_curve == est.loss_curve_[:k]
+        assert validation_curve == est.validation_curve_[: len(validation_curve)]
+    assert len(est.loss_curve_) == len(n_losses)
+    assert len(validation_curve) == len(est.validation_curve_) > 2
+    if name != "predicted":
+        losses.seen.clear()
+        est.fit(*two_clouds(600, 600))
+        assert losses.seen[0][0] == 62
+        assert len(losses.seen[0][1]) == len(n_losses) + 1
+
+
 def test_folds_are_the_first_steps_of_a_phase():
     """With few rows. A phase that keeps no network ends with them."""
     recorder = Recorder()

@@ -40,8 +40,8 @@ MAX_SEED = np.iinfo(np.int32).max
 # older ones are of a worse network.
 LIVE_SHARE = 1 / 8
 
-# Is told the averaged network and whether it is the last one; says whether to stop.
-Report = Callable[[nn.Module, bool], bool]
+# Is told the averaged network, the curves up to there, and whether it is the last one; says whether to stop.
+Report = Callable[[nn.Module, Curves, bool], bool]
 
 
 class FitJob(NamedTuple):
@@ -144,8 +144,11 @@ def learn_leg(
         n_phases = len(steps[0])
         return Leg(bare(network).cpu().eval(), architecture, curves, paths.blur, n_phases=n_phases, **details)
 
-    def model_so_far(average: nn.Module) -> FlowModel:
-        return model_with(leg_of(copy.deepcopy(average), Curves([], [], [], [], 0, 1)))
+    def model_so_far(average: nn.Module, curves: Curves) -> FlowModel:
+        return model_with(leg_of(copy.deepcopy(average), going_on(curves)))
+
+    def going_on(curves: Curves) -> Curves:
+        return curves if before is None else before.curves.then(curves)
 
     def new_network() -> nn.Module:
         return on_rows(make_network(**start, seed=network_seed), event_shape, job.device)
@@ -178,8 +181,8 @@ def learn_leg(
 
     with job.tasks.phase(paths.training_task, "evaluation", n_folds + n_evaluations(settings)) as end_step:
 
-        def report(average: nn.Module, last: bool) -> bool:
-            return end_step(lambda: model_so_far(average), last=last)
+        def report(average: nn.Module, curves: Curves, last: bool) -> bool:
+            return end_step(lambda: model_so_far(average, curves), last=last)
 
         has_ended = False
         if n_folds:
@@ -216,9 +219,7 @@ def learn_leg(
     if looks is not None:
         seen = looks.curves
         curves = curves._replace(validation=seen.validation, validation_steps=seen.validation_steps)
-    return leg_of(
-        result.network, curves if before is None else before.curves.then(curves)
-    ), result.interrupted
+    return leg_of(result.network, going_on(curves)), result.interrupted
 
 
 @torch.inference_mode(mode=False)
@@ -244,7 +245,7 @@ def learn_times(
             pool,
             job,
             (pool_seed, network_seed),
-            lambda _, last: end_step(last=last),
+            lambda average, curves, last: end_step(last=last),
             loss=time_loss,
             constant_rate=before is not None,
         )

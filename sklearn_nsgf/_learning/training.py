@@ -105,7 +105,7 @@ def train_network(
     criterion: Callable[[nn.Module | None], Distance] | None = None,
     n_iter_no_change: int = 10,
     beats_network: bool = False,
-    report: Callable[[nn.Module, bool], bool] | None = None,
+    report: Callable[[nn.Module, Curves, bool], bool] | None = None,
     checkpoint: Checkpoint | None = None,
     verbose: bool = False,
 ) -> TrainingResult:
@@ -144,8 +144,8 @@ def train_network(
     beats_network : bool, default=False
         Whether it is the network at the start that has to be beaten, by however little.
     report : callable, optional
-        Is called at every evaluation with the averaged network and whether this is the last one; the
-        training ends if it returns true.
+        Is called at every evaluation with the averaged network, the curves up to there, and whether this is
+        the last one; the training ends if it returns true.
     checkpoint : Checkpoint, optional
         Keeps the training at every evaluation. If it has this training already, it goes on from there. `draw`
         then has a `state_dict`, as networks have.
@@ -207,6 +207,18 @@ def train_network(
         n_done = records[-1][0]
         for name, part in parts.items():
             part.load_state_dict(state[name])
+
+    def curves(n_kept: int) -> Curves:
+        looks = [] if stopping is None else stopping.looks
+        return Curves(
+            [loss for _, loss in records],
+            [value for _, value in looks],
+            [step for step, _ in records],
+            [step for step, _ in looks],
+            n_done,
+            n_kept,
+        )
+
     try:
         for n_iter in range(n_done + 1, max_iter + 1):
             # As it will be used: the batch may come from where the network takes points.
@@ -234,7 +246,8 @@ def train_network(
                 losses = []
                 if verbose:
                     say("iteration %d of %d, loss %.3g", n_iter, max_iter, records[-1][1])
-                if (report is not None and team.ask_first(report)(average.network, last)) or last:
+                arguments = average.network, curves(n_done), last
+                if (report is not None and team.ask_first(report)(*arguments)) or last:
                     break
                 if checkpoint is not None:
                     checkpoint.keep(lambda: {"records": records} | _states(parts))
@@ -245,21 +258,12 @@ def train_network(
         if losses and (not records or records[-1][0] < n_done):
             records.append((n_done, _finite_mean(losses, n_done)))
     team.copy_first(average.network)
-    n_kept, looks = n_done, []
-    if stopping is not None:
-        n_kept, looks = stopping.restore_best(average.network), stopping.looks
-    curves = Curves(
-        [loss for _, loss in records],
-        [value for _, value in looks],
-        [step for step, _ in records],
-        [step for step, _ in looks],
-        n_done,
-        n_kept,
-    )
+    n_kept = n_done if stopping is None else stopping.restore_best(average.network)
+    learnt = curves(n_kept)
     if checkpoint is not None and not interrupted:
         left = _states({"network": average.network, "batches": cast(Stateful, draw)})
-        checkpoint.end_training({"curves": curves._asdict()} | left)
-    return TrainingResult(average.network.eval(), curves, interrupted)
+        checkpoint.end_training({"curves": learnt._asdict()} | left)
+    return TrainingResult(average.network.eval(), learnt, interrupted)
 
 
 def _states(parts: dict[str, Stateful]) -> State:
