@@ -230,8 +230,8 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         if (held_out or folds) and model.n_kept == 0 and not interrupted:
             warn_caller(
                 "No network brings the held-out rows closer to the target than the start alone, the "
-                f"{space.frame.name}, which is kept. Fit with more rows, try another random_state or "
-                "estimator, or set early_stopping=False to keep the network as trained."
+                f"{space.frame.name}, which is kept. Fit with more rows, try another frame, random_state "
+                "or estimator, or set early_stopping=False to keep the network as trained."
                 + question("faq-few-rows"),
                 UserWarning,
             )
@@ -309,12 +309,15 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
     @property
     def loss_curve_(self) -> list[float]:
         """Training loss at the evaluations, of all networks one after the other."""
-        return [loss for leg in self.model_.legs if leg is not None for loss in leg.curves.loss]
+        legs = self._fitted_model.legs
+        return [loss for leg in legs if leg is not None for loss in leg.curves.loss]
 
     @property
     def validation_curve_(self) -> list[float]:
         """Energy distance of held-out rows at each look, in the same way; empty without early stopping."""
-        return [value for leg in self.model_.legs if leg is not None for value in leg.curves.validation]
+        return [
+            value for leg in self._fitted_model.legs if leg is not None for value in leg.curves.validation
+        ]
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -353,7 +356,7 @@ class SingleFlowTransport(BaseFlowTransport):
 
     @property
     def _leg(self) -> Leg:
-        return self.model_.legs[0]
+        return self._fitted_model.legs[0]
 
     @property
     def network_(self) -> nn.Module:

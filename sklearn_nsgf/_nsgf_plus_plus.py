@@ -396,7 +396,7 @@ class NSGFPlusPlus(BaseFlowTransport):
     @property
     def time_predictor_(self) -> TimePredictor | None:
         """The network that predicts the transition time."""
-        leg = self.model_.legs[-1]
+        leg = self._fitted_model.legs[-1]
         return None if leg is None else leg.time_predictor
 
     def transition_time(self, X: ArrayLike, *, labels: ArrayLike | None = None) -> NDArray[Any]:

@@ -97,6 +97,12 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
                 f"{_describe(out)}."
             )
         space = self.model_.space
+        dtype = space.answer_dtype(X.dtype, 1.0)
+        if not np.can_cast(dtype, out.dtype, "same_kind"):
+            raise ValueError(
+                f"out has the dtype {out.dtype}, and the answers are {dtype}: expected an array of floats, such "
+                "as np.empty(X.shape, dtype=np.float32)."
+            )
         if output_container(self) != "default" or space.table.is_needed:
             raise ValueError("out takes arrays, and these answers are DataFrames: transform part by part.")
         chosen = slice(None) if sample_domain is None else source_mask(sample_domain, len(X))
@@ -272,6 +278,12 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         return make_transport_scorer("energy_distance")(self, X, y, sample_domain=sample_domain)
 
     @property
+    def _fitted_model(self):
+        """What attributes are read from."""
+        check_is_fitted(self)
+        return self.model_
+
+    @property
     def n_function_evaluations_(self) -> int:
         """Evaluations of a velocity network that one `transform` costs."""
         check_is_fitted(self)
@@ -282,22 +294,22 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
     @property
     def from_noise_(self) -> bool:
         """Whether the source is the normal distribution, as after `fit(X)`."""
-        return self.model_.source is None
+        return self._fitted_model.source is None
 
     @property
     def device_(self) -> str:
         """Device of the fit."""
-        return self.model_.device
+        return self._fitted_model.device
 
     @property
     def n_iter_(self) -> int:
         """Optimiser steps that the velocity networks have taken."""
-        return self.model_.n_iter
+        return self._fitted_model.n_iter
 
     @property
     def classes_(self) -> NDArray[Any]:
         """The labels that the fit knows, sorted."""
-        labels = self.model_.space.classes.labels
+        labels = self._fitted_model.space.classes.labels
         if labels is None:
             raise AttributeError("The fit ignored labels: there are no classes_.")
         return labels
@@ -305,12 +317,12 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
     @property
     def n_features_in_(self) -> int:
         """Number of features."""
-        return self.model_.space.layout.n_features
+        return self._fitted_model.space.layout.n_features
 
     @property
     def feature_names_in_(self) -> NDArray[np.object_]:
         """Names of the features."""
-        names = self.model_.space.table.names
+        names = self._fitted_model.space.table.names
         if names is None:
             raise AttributeError("The data of the fit had no feature_names_in_.")
         return names

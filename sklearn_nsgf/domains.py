@@ -211,7 +211,8 @@ def source_mask(sample_domain: ArrayLike, n_samples: int, *, require: tuple[str,
     for domain, rows in {"source": is_source, "target": ~is_source}.items():
         if domain in require and not rows.any():
             raise ValueError(
-                f"sample_domain has no {domain} rows: expected >= 0 for the source and < 0 for the target."
+                f"sample_domain has no {domain} rows: its values are {np.unique(values)[:4].tolist()}. "
+                "Expected >= 0 for the source and < 0 for the target, such as 1 and -2."
                 + question("faq-no-target-rows")
             )
     return is_source

@@ -96,9 +96,13 @@ def test_unfitted():
         lambda: est.velocity(GOOD, 0.5),
         lambda: est.sample(3),
         lambda: est.score(GOOD, GOOD),
+        lambda: est.loss_curve_,
+        lambda: est.n_iter_,
+        lambda: est.n_features_in_,
     ):
         with pytest.raises(NotFittedError, match="not fitted yet"):
             call()
+    assert not hasattr(est, "loss_curve_")
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_bad_stacks():
         ([1, None, -1], "NaN|dtype object"),
         (["source", "target", "source"], "expected numbers, >= 0 for the source"),
         ([True, False, True], "boolean.*pass np.where"),
-        ([1, 0, 2], "no target rows: expected >= 0 for the source and < 0 for the target"),
+        ([1, 0, 2], r"no target rows: its values are \[0.0, 1.0, 2.0\]. Expected >= 0 for the source"),
         ([-1, -1, -2], "no source rows"),
     ],
 )

@@ -539,7 +539,7 @@ def test_transform_writes_into_another_array(tmp_path, monkeypatch):
 def test_an_array_that_cannot_hold_the_answer_is_refused(out, error):
     X = np.random.default_rng(0).normal(size=(50, 2))
     est = clone(ESTIMATORS["matching"]).fit(X, X + 3)
-    with pytest.raises((ValueError, TypeError), match=error):
+    with pytest.raises(ValueError, match=error):
         est.transform(X, out=out)
 
 

@@ -20,7 +20,7 @@ FACTOR_SIZE, MAX_RANK = 2**23, 256
 # by the likelihood of held-out digits and garments, of 30 to 400 rows a class.
 SHARED_ROWS = 5
 # Numbers in the correlations of all classes, at most. Of more, all have the same.
-MAX_CLASS_SIZE = 2**25
+MAX_CLASS_SIZE = 2**23
 
 
 class Moments(NamedTuple):

@@ -46,7 +46,8 @@ def scale_and_factor(moments: Moments, std: np.ndarray) -> tuple[np.ndarray, np.
         return std * rest, std.astype(np.float32)[:, None] * moments.factor
     if moments.correlation is None:
         return std, None
-    return std[:, None] * _root(moments.correlation), None
+    # In float32, as matrices are most of a file.
+    return (std[:, None] * _root(moments.correlation)).astype(np.float32), None
 
 
 def _root(correlation: np.ndarray) -> np.ndarray:
