@@ -100,8 +100,8 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         dtype = space.answer_dtype(X.dtype, 1.0)
         if not np.can_cast(dtype, out.dtype, "same_kind"):
             raise ValueError(
-                f"out has the dtype {out.dtype}, and the answers are {dtype}: expected an array of floats, with "
-                "dtype=np.float32 or np.float64."
+                f"out has the dtype {out.dtype}, and the answers are {dtype}: expected an array of floats, "
+                "with dtype=np.float32 or np.float64."
             )
         if output_container(self) != "default" or space.table.is_needed:
             raise ValueError("out takes arrays, and these answers are DataFrames: transform part by part.")
