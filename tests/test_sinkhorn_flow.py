@@ -254,7 +254,8 @@ def test_early_stopping_holds_out_rows_and_keeps_the_best():
     assert steps[:5] == [0, 10, 20, 30, 40]
     best = np.argmin(est.validation_curve_)
     assert est.model_.n_kept in (0, steps[best])
-    assert est.n_iter_ == steps[-1] >= 2 * steps[best]
+    # As long as the last clear improvement took, which may be before the best network.
+    assert est.n_iter_ == steps[-1] >= max(200, steps[best])
     assert small(early_stopping=False).fit(source, target).validation_curve_ == []
 
 

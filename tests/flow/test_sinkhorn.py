@@ -479,16 +479,17 @@ def in_units(source, target):
     return (torch.from_numpy((each - target.mean(0)) / target.std(0)).float() for each in (source, target))
 
 
-@pytest.mark.parametrize(
-    "samples", [two_and_three_clusters(0), two_and_three_clusters(3), normal_and_four_corners(4)]
-)
-def test_mass_crosses_gaps(samples, monkeypatch):
-    """Rounds alone leave the mass of a point where it was, 2 / 900 of marginal error."""
-    x, y = in_units(*samples)
+def test_mass_crosses_gaps(monkeypatch):
+    """Rounds alone leave the mass of a point where it was; in which flows depends on rounding."""
     options = {"blur": 0.05, "n_steps": 5, "tol": 0.002}
-    assert particle_flow(x, y, **options).marginal_error.max() <= 0.002
+
+    def largest_error():
+        samples = [make(k) for make in (two_and_three_clusters, normal_and_four_corners) for k in range(8)]
+        return max(particle_flow(*in_units(*each), **options).marginal_error.max() for each in samples)
+
+    assert largest_error() <= 0.002
     monkeypatch.setattr(_problem, "_STALL_ROUNDS", 10**9)
-    assert particle_flow(x, y, **options).marginal_error.max() == pytest.approx(2 / 900, rel=0.01)
+    assert largest_error() > 0.0021
 
 
 def test_mass_crosses_a_gap_in_one_problem_of_a_batch(monkeypatch):
@@ -501,11 +502,21 @@ def test_mass_crosses_a_gap_in_one_problem_of_a_batch(monkeypatch):
         return offsets_of(x, *arguments)
 
     monkeypatch.setattr(_problem, "group_offsets", counted)
-    x, y = in_units(*two_and_three_clusters(0))
-    for k in range(2):
-        x = x + sinkhorn_velocity(x, y, blur=0.05, tol=0.002).v / (5 - k)
+    options = {"blur": 0.05, "tol": 0.002}
+
+    def stalled_problem():
+        for seed in range(20):
+            x, y = in_units(*two_and_three_clusters(seed))
+            for k in range(5):
+                v = sinkhorn_velocity(x, y, **options).v
+                if calls:
+                    return x, y
+                x = x + v / (5 - k)
+        raise AssertionError("no problem has stalled")
+
+    x, y = stalled_problem()
     calls.clear()
-    batch = sinkhorn_velocity(torch.stack([y, x]), torch.stack([y, y]), blur=0.05, tol=0.002)
+    batch = sinkhorn_velocity(torch.stack([y, x]), torch.stack([y, y]), **options)
     assert batch.converged.all()
     assert len(calls) == 1
     torch.testing.assert_close(calls[0], x - y.mean(0))
