@@ -286,9 +286,8 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
     @property
     def n_function_evaluations_(self) -> int:
         """Evaluations of a velocity network that one `transform` costs."""
-        check_is_fitted(self)
-        how = self._integration()
-        steps = zip(how.n_steps, self.model_.phases, strict=True)
+        phases, how = self._fitted_model.phases, self._integration()
+        steps = zip(how.n_steps, phases, strict=True)
         return n_evaluations(how.solver) * sum(n for n, phase in steps if phase.leg is not None)
 
     @property

@@ -88,6 +88,8 @@ def test_the_first_network_is_kept_unless_another_is_clearly_better(scatter, n_k
     result = train(max_iter=1000, criterion=criterion, n_iter_no_change=3)
     assert result.curves.validation[result.curves.validation_steps.index(200)] == 1
     assert result.curves.n_kept == n_kept
+    # As many steps again as the last gain took.
+    assert 400 <= result.curves.n_iter < 1000
     moves = result.network(torch.zeros(5), torch.ones(5, 2)).abs().max() > 0
     assert moves == (n_kept > 0)
 
