@@ -51,7 +51,8 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
 
         After `fit(X)` without a target, the source is noise: the normal distribution with the mean and the
         covariance of the data, with `label_mode="condition"` of the class, or with the standard deviations of
-        the data alone, depending on `frame`.
+        the data alone, depending on `frame`. For images, and with `standardize=False`, it is a mixture of
+        such distributions, one for each cluster of the data.
 
         Parameters
         ----------
@@ -98,10 +99,14 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
             )
         space = self.model_.space
         dtype = space.answer_dtype(X.dtype, 1.0)
-        if not np.can_cast(dtype, out.dtype, "same_kind"):
+        if not np.can_cast(dtype, out.dtype, "same_kind") or np.iscomplexobj(out):
             raise ValueError(
                 f"out has the dtype {out.dtype}, and the answers are {dtype}: expected an array of floats, "
                 "with dtype=np.float32 or np.float64."
+            )
+        if not out.flags.writeable:
+            raise ValueError(
+                "out is read-only: expected an array that can be written, such as np.memmap(..., mode='r+')."
             )
         if output_container(self) != "default" or space.table.is_needed:
             raise ValueError("out takes arrays, and these answers are DataFrames: transform part by part.")

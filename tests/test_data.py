@@ -5,10 +5,12 @@ import pytest
 from sklearn.covariance import ledoit_wolf
 
 from sklearn_nsgf import FlowMatchingTransport
+from sklearn_nsgf._data import clusters as clusters_module
 from sklearn_nsgf._data import moments as moments_module
 from sklearn_nsgf._data.choice import find_frame
 from sklearn_nsgf._data.layout import Layout
 from sklearn_nsgf._data.rows import SampleRows
+from sklearn_nsgf.metrics import energy_distance
 from sklearn_nsgf.networks import UNet
 
 
@@ -211,13 +213,19 @@ def by_class(X, codes):
     return SampleRows(X, Layout(X.shape[1:])), codes
 
 
-def class_covariance(frame, code):
-    """Of the noise of a class, in the units of the data."""
-    noise = frame.noises[code]
-    covariance = noise.scale @ noise.scale.T if noise.scale.ndim == 2 else np.diag(noise.scale**2)
+def covariance_in_units(frame, noise):
+    """Of a normal distribution, in the units of the data."""
+    root = np.eye(noise.n_features) if noise.root is None else noise.root.astype(float)
+    root = root if root.ndim == 2 else np.diag(root)
+    correlation = root @ root.T
     if noise.factor is not None:
-        covariance = covariance + noise.factor.astype(float) @ noise.factor.T
-    return frame.scale[:, None] * covariance * frame.scale
+        correlation = correlation + noise.factor.astype(float) @ noise.factor.T
+    std = frame.scale * noise.std
+    return std[:, None] * correlation * std
+
+
+def class_covariance(frame, code):
+    return covariance_in_units(frame, frame.noises[code])
 
 
 @pytest.mark.parametrize("per_feature", [False, True])
@@ -281,8 +289,12 @@ def test_few_rows_of_a_class_count_beside_those_of_all_classes(n_features, monke
         np.testing.assert_allclose(mean, X[codes == code].mean(axis=0), atol=1e-9)
     monkeypatch.setattr(moments_module, "MAX_CLASS_SIZE", 1)
     frame = find_frame(None, rows, "linear", per_feature=True, codes=codes)
-    assert frame.noises[0].scale is frame.noises[1].scale
-    np.testing.assert_allclose(class_covariance(frame, 0), expected[2], atol=1e-5 * expected[2].max())
+    assert frame.noises[0].root is frame.noises[1].root and frame.noises[0].factor is frame.noises[1].factor
+    for code in range(3):
+        std = np.sqrt(expected[code].diagonal())
+        shared_correlation = std[:, None] * correlation(shared) * std
+        found = class_covariance(frame, code)
+        np.testing.assert_allclose(found, shared_correlation, atol=1e-5 * expected[1].max())
 
 
 def test_classes_of_single_rows_have_the_covariance_of_all():
@@ -304,6 +316,89 @@ def test_classes_of_extreme_scales(scale):
     assert np.isfinite(noise).all()
     np.testing.assert_allclose(noise[:, 1], 7 * scale, rtol=1e-14)
     assert 0.3 < (noise[:, 0] / scale).std() / (X[:, 0] / scale).std() < 3
+
+
+def clustered(X, **options):
+    rows, _ = by_class(X, None)
+    return find_frame(None, rows, "auto", per_feature=False, with_clusters=True, **options)
+
+
+def blobs(n_rows, centres, seed=0):
+    """So many rows around each centre, in turn."""
+    rng = np.random.default_rng(seed)
+    return np.tile(centres, (n_rows, 1)) + rng.normal(size=(n_rows * len(centres), len(centres[0])))
+
+
+CENTRES = np.array([[0.0, 0.0, 0.0], [50.0, 0.0, 10.0], [0.0, 90.0, 0.0]])
+
+
+def test_noise_starts_at_the_clusters_of_the_data():
+    """Three of 48 rows that lie apart: as their classes, but for the rounding and all rows' variances."""
+    X, codes = blobs(16, CENTRES), np.tile([0, 1, 2], 16)
+    frame = clustered(X)
+    (mixture,) = frame.noises
+    assert mixture.weights.tolist() == [16, 16, 16]
+    by_label = find_frame(None, *by_class(X, codes)[:1], "linear", per_feature=False, codes=codes)
+    place = {tuple(np.rint(noise.mean * 3)): noise for noise in mixture.noises}
+    for code, noise in enumerate(by_label.noises):
+        found = place[tuple(np.rint(noise.mean * 3))]
+        np.testing.assert_allclose(found.mean, noise.mean, atol=1e-9)
+        np.testing.assert_allclose(found.root, noise.root, atol=1e-6)
+        # The variances of clusters are a mean of logarithms, and those of all rows are exact.
+        np.testing.assert_allclose(found.std / noise.std, 1, atol=0.1)
+        expected = np.cov(X[codes == code].T, ddof=0)
+        np.testing.assert_allclose(covariance_in_units(frame, found), expected, atol=0.6)
+
+
+@pytest.mark.parametrize("n_rows", [40, 1500])
+def test_noise_of_clusters_has_mean_and_variances_of_the_data(n_rows, monkeypatch):
+    """Of all rows, also where clusters are those of a part."""
+    monkeypatch.setattr(clusters_module, "FACTOR_SIZE", 1000 * 3)
+    X = blobs(n_rows, CENTRES)
+    X[:, 1] *= np.linspace(0, 1, len(X))
+    frame = clustered(X)
+    (mixture,) = frame.noises
+    assert len(mixture.noises) == min(64, min(1000, len(X)) // 16)
+    share = mixture.weights / mixture.weights.sum()
+    means = np.array([noise.mean for noise in mixture.noises])
+    variances = np.array([noise.std**2 for noise in mixture.noises])
+    np.testing.assert_allclose(share @ means, 0, atol=1e-9)
+    found = frame.scale**2 * (share @ (variances + means**2))
+    # The clusters of a part can lie farther apart than all rows do.
+    np.testing.assert_allclose(found, X.var(axis=0), rtol=1e-9 if n_rows == 40 else 0.005)
+    noise = frame.decode(frame.draw_noise(50_000, np.random.RandomState(0)), 0.0, float)
+    np.testing.assert_allclose(noise.mean(axis=0) / X.std(axis=0), X.mean(axis=0) / X.std(axis=0), atol=0.03)
+    np.testing.assert_allclose(noise.std(axis=0), X.std(axis=0), rtol=0.03)
+    # The learning starts at the same distribution.
+    drawn = frame.decode(frame.noise_of(None).sampler.draw(4096, np.random.default_rng(0)), 0.0, float)
+    assert abs(energy_distance(drawn, noise[:4096])) < 0.02 * energy_distance(X + X.std(axis=0), X)
+
+
+def test_few_rows_start_at_one_normal_distribution():
+    X = blobs(10, CENTRES)
+    assert len(X) == 30 and not clustered(X).has_clusters
+    assert clustered(np.concatenate([X, X])).has_clusters
+    rows, _ = by_class(np.concatenate([X, X]), None)
+    for kind in ("none", "shift", "scale"):
+        assert not find_frame(None, rows, kind, per_feature=False, with_clusters=True).has_clusters
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e150, 1e300])
+def test_clusters_of_extreme_scales(scale):
+    X = blobs(20, CENTRES / 100) * scale
+    X[:, 2] = 7 * scale
+    frame = clustered(X)
+    noise = frame.decode(frame.draw_noise(300, np.random.RandomState(0)), 0.0, float)
+    np.testing.assert_allclose(noise[:, 2], 7 * scale, rtol=1e-14)
+    np.testing.assert_allclose(*((each[:, :2] / scale).std(axis=0) for each in (noise, X)), rtol=0.2)
+
+
+@pytest.mark.parametrize("X", [np.full((200, 3), 5.0), np.repeat(CENTRES, 50, axis=0)])
+def test_clusters_of_rows_that_repeat(X):
+    """There are fewer than asked for, and no warning; points without a neighbour stay points."""
+    frame = clustered(X)
+    noise = frame.decode(frame.draw_noise(300, np.random.RandomState(0)), 0.0, float)
+    assert np.abs(noise[:, None] - X).max(axis=2).min(axis=1).max() < 1e-6
 
 
 def test_two_samples_of_many_features_start_at_a_shift():

@@ -29,7 +29,7 @@ LAYERS = [
     ["_data", "_data.layout", "_data.labels"],
     ["_data.rows"],
     ["_data.moments", "_data.charts"],
-    ["_data.noise"],
+    ["_data.clusters", "_data.noise"],
     ["_data.frame"],
     ["_data.choice"],
     ["_data.table"],

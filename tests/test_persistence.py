@@ -534,7 +534,13 @@ def test_transform_writes_into_another_array(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("out", "error"),
-    [(np.empty((3, 2)), "of the shape"), ([[0.0, 0.0]], "a list"), (np.empty((50, 2), int), "int64")],
+    [
+        (np.empty((3, 2)), "of the shape"),
+        ([[0.0, 0.0]], "a list"),
+        (np.empty((50, 2), int), "int64"),
+        (np.empty((50, 2), complex), "complex128"),
+        (np.broadcast_to(0.0, (50, 2)), "read-only"),
+    ],
 )
 def test_an_array_that_cannot_hold_the_answer_is_refused(out, error):
     X = np.random.default_rng(0).normal(size=(50, 2))

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from sklearn_nsgf._data.charts import Charts, marginal_of
+from sklearn_nsgf._data.clusters import cluster_moments_of
 from sklearn_nsgf._data.frame import Frame
 from sklearn_nsgf._data.moments import class_moments_of, deviations_of, moments_of, some_rows
 from sklearn_nsgf._data.rows import SampleRows
@@ -50,6 +51,7 @@ def find_frame(
     per_feature: bool,
     categorical: Sequence[int] = (),
     codes: np.ndarray | None = None,
+    with_clusters: bool = False,
 ) -> Frame:
     """The frame of two samples, chosen if `kind` is "auto".
 
@@ -65,6 +67,9 @@ def find_frame(
         Columns of codes, which are always read as scores.
     codes : ndarray of int of shape (n_target,), default=None
         Class of each row of the target, where each class is to have a normal source of its own.
+    with_clusters : bool
+        Whether the source of a generation without classes is to have a normal distribution for each cluster
+        of the target, where it knows correlations.
 
     Raises
     ------
@@ -80,7 +85,7 @@ def find_frame(
             if per_feature:
                 columns = columns._replace(are_scores=are_categories | _are_unlike_normal(source, target))
             kind = _choose(source, target, columns)
-        return _frame_of(source, target, kind, columns, codes)
+        return _frame_of(source, target, kind, columns, codes, with_clusters=with_clusters)
 
 
 def frame_like(
@@ -93,7 +98,7 @@ def frame_like(
         are_categories[frame.charts.columns] = frame.charts.are_categories
     columns = Columns(frame.per_feature, are_categories, are_scores)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        return _frame_of(source, target, frame.kind, columns, codes)
+        return _frame_of(source, target, frame.kind, columns, codes, with_clusters=frame.has_clusters)
 
 
 def _are_unlike_normal(source: Rows | None, target: Rows) -> np.ndarray:
@@ -118,7 +123,13 @@ def _is_unlike_normal(values: np.ndarray) -> bool:
 
 
 def _frame_of(
-    source: Rows | None, target: Rows, kind: str, columns: Columns, codes: np.ndarray | None = None
+    source: Rows | None,
+    target: Rows,
+    kind: str,
+    columns: Columns,
+    codes: np.ndarray | None = None,
+    *,
+    with_clusters: bool = False,
 ) -> Frame:
     n_features = len(columns.are_scores)
     places = np.flatnonzero(columns.are_scores | (kind == "quantile"))
@@ -139,8 +150,11 @@ def _frame_of(
         for (sample, _), encode in zip(ends, encoders, strict=True)
     ]
     classes = None
-    if source is None and codes is not None and correlated:
-        classes = class_moments_of(target, codes, encode=encoders[-1], **options)
+    if source is None and correlated:
+        if codes is not None:
+            classes = class_moments_of(target, codes, encode=encoders[-1], **options)
+        elif with_clusters:
+            classes = cluster_moments_of(target, moments[-1], **options)
     return Frame(
         moments[0],
         moments[-1],

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from sklearn_nsgf._data.charts import Charts
 from sklearn_nsgf._data.moments import ClassMoments, Moments, check_scales, divide_in_place
-from sklearn_nsgf._data.noise import Noise, scale_and_factor
+from sklearn_nsgf._data.noise import Noise, NoiseMixture, draw_each, root_and_factor
 from sklearn_nsgf.flow import blur_schedule
 
 NAMES = {
@@ -49,12 +50,12 @@ class Frame:
         Whether each feature has a unit of its own.
     charts : Charts or None
     classes : ClassMoments or None
-        Of the target, if each class has a normal source of its own.
+        Of the target, if each class has a normal source of its own, or each cluster a part of the source.
 
     Attributes
     ----------
-    noises : list of Noise
-        The normal source, or that of each class; empty with a source sample.
+    noises : list of Noise or NoiseMixture
+        The source of a generation, or that of each class; empty with a source sample.
 
     References
     ----------
@@ -115,15 +116,21 @@ class Frame:
         self.axes[both] = axes
         self.at_source[varies] = unit / stretch
 
-    def _noises(self, target: Moments, std: np.ndarray, classes: ClassMoments | None) -> list[Noise]:
+    def _noises(
+        self, target: Moments, std: np.ndarray, classes: ClassMoments | None
+    ) -> Sequence[Noise | NoiseMixture]:
         if classes is None:
-            return [Noise(np.zeros(len(std)), *scale_and_factor(target, std))]
+            return [Noise(np.zeros(len(std)), std, *root_and_factor(target))]
         means = divide_in_place(classes.means - target.mean, self.scale)
-        shapes = [
-            scale_and_factor(moments, divide_in_place(moments.std.copy(), self.scale))
-            for moments in classes.moments
-        ]
-        return [Noise(mean, *shapes[code % len(shapes)]) for code, mean in enumerate(means)]
+        noises: list[Noise] = []
+        for k, (mean, moments) in enumerate(zip(means, classes.moments, strict=True)):
+            before = classes.moments[k - 1]
+            is_shared = (
+                k > 0 and before.correlation is moments.correlation and before.factor is moments.factor
+            )
+            shape = noises[-1][2:] if is_shared else root_and_factor(moments)
+            noises.append(Noise(mean, divide_in_place(moments.std.copy(), self.scale), *shape))
+        return noises if classes.weights is None else [NoiseMixture(noises, classes.weights)]
 
     @property
     def name(self) -> str:
@@ -158,21 +165,22 @@ class Frame:
             X = U if self.charts is None else self.charts.decode(U, t)
             return X.astype(dtype, copy=False)
 
-    def noise_of(self, code: int | None) -> Noise:
-        """The normal source of a class."""
+    @property
+    def has_clusters(self) -> bool:
+        """Whether the source of a generation is made of clusters."""
+        return any(isinstance(noise, NoiseMixture) for noise in self.noises)
+
+    def noise_of(self, code: int | None) -> Noise | NoiseMixture:
+        """The source of a class."""
         return self.noises[0 if code is None or len(self.noises) == 1 else code]
 
     def draw_noise(
         self, n_samples: int, rng: np.random.RandomState, codes: np.ndarray | None = None
     ) -> np.ndarray:
-        """Points of the normal source, or of those of the classes with these indices."""
+        """Points of the source of a generation, or of those of the classes with these indices."""
         if codes is None or len(self.noises) == 1:
             return self.noises[0].draw(n_samples, rng)
-        points = np.empty((n_samples, self.n_features))
-        for code in np.unique(codes):
-            is_member = codes == code
-            points[is_member] = self.noises[code].draw(is_member.sum(), rng)
-        return points
+        return draw_each(self.noises, codes, rng)
 
     def velocity(self, Z: np.ndarray, V: np.ndarray, t: np.ndarray) -> np.ndarray:
         """dx/dt, from points of the flow, their velocities and times."""

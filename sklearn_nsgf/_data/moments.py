@@ -19,7 +19,7 @@ FACTOR_SIZE, MAX_RANK = 2**23, 256
 # What is known of all classes counts as so many rows of each, and as a tenth of the number of features: best
 # by the likelihood of held-out digits and garments, of 30 to 400 rows a class.
 SHARED_ROWS = 5
-# Numbers in the correlations of all classes, at most. Of more, all have the same.
+# Numbers in the correlations of all classes, at most. Of more, all have the same ones.
 MAX_CLASS_SIZE = 2**23
 
 
@@ -50,11 +50,13 @@ class ClassMoments(NamedTuple):
     ----------
     means : ndarray of shape (n_classes, n_features)
     moments : list of Moments
-        One for each class, or one that all have.
+    weights : ndarray of shape (n_classes,) or None
+        Number of rows of each, if they are clusters of a sample without labels.
     """
 
     means: np.ndarray
     moments: list[Moments]
+    weights: np.ndarray | None = None
 
 
 def moments_of(
@@ -121,12 +123,11 @@ def class_moments_of(
     clouds = [cloud.take(np.flatnonzero(codes == code)) for code in range(codes.max() + 1)]
     n_features, with_factor = cloud.shape[1], options["with_factor"]
     rank = 2 * MAX_RANK if with_factor else n_features
+    fit_in = len(clouds) * n_features * rank <= MAX_CLASS_SIZE
     plain = options | {"with_correlation": False, "with_factor": False}
-    # A single row says nothing of deviations.
-    has_own = [len(rows) > 1 and len(clouds) * n_features * rank <= MAX_CLASS_SIZE for rows in clouds]
+    # A single row says nothing of correlations.
     own = [
-        moments_of(rows, encode=encode, **(options if known else plain))
-        for rows, known in zip(clouds, has_own, strict=True)
+        moments_of(rows, encode=encode, **(options if fit_in and len(rows) > 1 else plain)) for rows in clouds
     ]
     means = np.array([moments.mean for moments in own])
     max_size = (FACTOR_SIZE if with_factor else MAX_SIZE) // len(clouds)
@@ -137,27 +138,25 @@ def class_moments_of(
             sample = sample if encode is None else encode(sample)
             deviations.append((sample - mean) * np.sqrt(len(rows) / (len(rows) - 1)))
     if not deviations:
-        return ClassMoments(means, [moments_of(cloud, encode=encode, **options)])
+        whole = moments_of(cloud, encode=encode, **options)
+        return ClassMoments(means, [whole] * len(clouds))
     shared = moments_of(np.concatenate(deviations), **(options | {"columns": ()}))
-    if not any(has_own):
-        return ClassMoments(means, [shared])
     weights = [(len(rows) - 1) / (len(rows) - 1 + SHARED_ROWS + n_features / 10) for rows in clouds]
     return ClassMoments(
-        means,
-        [
-            _weighted(moments, shared, weight) if known else shared
-            for moments, known, weight in zip(own, has_own, weights, strict=True)
-        ],
+        means, [_weighted(moments, shared, weight) for moments, weight in zip(own, weights, strict=True)]
     )
 
 
 def _weighted(own: Moments, shared: Moments, weight: float) -> Moments:
     """Weighted means of correlations, and of logarithms of deviations: those of the classes can be far apart.
 
-    A feature that is constant in the class has its part of the shared variance.
+    A feature that is constant in the class has its part of the shared variance. Correlations of its own that
+    are not known are the shared ones.
     """
     ratio = np.divide(own.std, shared.std, where=own.std > 0, out=np.zeros_like(own.std))
     std = shared.std * np.where(ratio > 0, ratio**weight, np.sqrt(1 - weight))
+    if own.factor is None and own.correlation is None:
+        return shared._replace(mean=own.mean, std=std)
     if own.factor is not None and shared.factor is not None:
         weights = np.sqrt(np.array([weight, 1 - weight], dtype=np.float32))
         factor = np.concatenate([weights[0] * own.factor, weights[1] * shared.factor], axis=1)
@@ -184,9 +183,14 @@ def check_scales(*numbers: np.ndarray) -> None:
 
 def some_rows(cloud, max_size: int = MAX_SIZE) -> np.ndarray:
     """Rows for what needs many numbers at once: 10 000 at most, fewer of many features."""
-    n_rows, n_features = cloud.shape
+    return cloud[row_places(cloud.shape, max_size)]
+
+
+def row_places(shape: tuple[int, int], max_size: int = MAX_SIZE) -> np.ndarray:
+    """Their places."""
+    n_rows, n_features = shape
     n_used = min(MAX_ROWS, max(2, max_size // n_features))
-    return cloud[np.sort(np.random.RandomState(0).permutation(n_rows)[:n_used])]
+    return np.sort(np.random.RandomState(0).permutation(n_rows)[:n_used])
 
 
 def _shrunk_correlation(deviations: np.ndarray) -> np.ndarray:

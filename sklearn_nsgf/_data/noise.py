@@ -1,13 +1,14 @@
-"""The normal source of a generation."""
+"""The source of a generation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from sklearn_nsgf._data.moments import Moments
-from sklearn_nsgf.flow import GaussianSampler
+from sklearn_nsgf.flow import GaussianSampler, MixtureSampler
 
 
 class Noise(NamedTuple):
@@ -15,46 +16,83 @@ class Noise(NamedTuple):
 
     Attributes
     ----------
-    mean : ndarray of shape (n_features,)
-    scale : ndarray of shape (n_features,) or (n_features, n_features)
-        Standard deviations, or a root of the covariance.
+    mean, std : ndarray of shape (n_features,)
+    root : ndarray of shape (n_features, n_features), (n_features,) or None
+        R for correlations of ``R R^T``, or what `factor` leaves of each deviation; None for no correlations.
     factor : ndarray of shape (n_features, rank) or None
-        F, which adds ``F F^T`` to the covariance.
+        F, which adds ``F F^T`` to the correlations.
     """
 
     mean: np.ndarray
-    scale: np.ndarray
-    factor: np.ndarray | None
+    std: np.ndarray
+    root: np.ndarray | None = None
+    factor: np.ndarray | None = None
+
+    @property
+    def n_features(self) -> int:
+        return len(self.mean)
 
     @property
     def sampler(self) -> GaussianSampler:
-        return GaussianSampler(self.scale, self.factor, self.mean)
+        return GaussianSampler(self.std, self.root, self.factor, self.mean)
 
     def draw(self, n_samples: int, rng: np.random.RandomState) -> np.ndarray:
-        noise = rng.standard_normal((n_samples, len(self.scale)))
-        noise = noise * self.scale if self.scale.ndim == 1 else noise @ self.scale.T
+        noise = rng.standard_normal((n_samples, self.n_features))
+        if self.root is not None:
+            noise = noise * self.root if self.root.ndim == 1 else noise @ self.root.T
         if self.factor is not None:
             shared = rng.standard_normal((n_samples, self.factor.shape[1])).astype(np.float32)
             noise += shared @ self.factor.T
-        return noise + self.mean
+        return noise * self.std + self.mean
 
 
-def scale_and_factor(moments: Moments, std: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Scale and factor of noise with the correlation of some moments, and with these deviations."""
+class NoiseMixture(NamedTuple):
+    """Normal distributions around several means.
+
+    Attributes
+    ----------
+    noises : list of Noise
+    weights : ndarray of shape (n_noises,)
+        Positive; they need not sum to one.
+    """
+
+    noises: list[Noise]
+    weights: np.ndarray
+
+    @property
+    def n_features(self) -> int:
+        return self.noises[0].n_features
+
+    @property
+    def sampler(self) -> MixtureSampler:
+        return MixtureSampler([noise.sampler for noise in self.noises], self.weights)
+
+    def draw(self, n_samples: int, rng: np.random.RandomState) -> np.ndarray:
+        codes = rng.choice(len(self.noises), n_samples, p=self.weights / self.weights.sum())
+        return draw_each(self.noises, codes, rng)
+
+
+def draw_each(
+    noises: Sequence[Noise | NoiseMixture], codes: np.ndarray, rng: np.random.RandomState
+) -> np.ndarray:
+    """A point of the noise with each of these indices."""
+    points = np.empty((len(codes), noises[0].n_features))
+    for code in np.unique(codes):
+        is_member = codes == code
+        points[is_member] = noises[code].draw(is_member.sum(), rng)
+    return points
+
+
+def root_and_factor(moments: Moments) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Root and factor of noise with the correlations of some moments, in float32: most of a file."""
     if moments.factor is not None:
-        rest = np.sqrt(np.maximum(1 - np.square(moments.factor).sum(axis=1), 0))
-        return std * rest, std.astype(np.float32)[:, None] * moments.factor
+        return np.sqrt(np.maximum(1 - np.square(moments.factor).sum(axis=1), 0)), moments.factor
     if moments.correlation is None:
-        return std, None
-    # In float32, as matrices are most of a file.
-    return (std[:, None] * _root(moments.correlation)).astype(np.float32), None
-
-
-def _root(correlation: np.ndarray) -> np.ndarray:
-    """A matrix R with ``R R^T`` the correlation."""
+        return None, None
     try:
-        return np.linalg.cholesky(correlation)
+        root = np.linalg.cholesky(moments.correlation)
     except np.linalg.LinAlgError:
         # Of a perfect correlation, which is singular.
-        variances, axes = np.linalg.eigh(correlation)
-        return axes * np.sqrt(np.maximum(variances, 0))
+        variances, axes = np.linalg.eigh(moments.correlation)
+        root = axes * np.sqrt(np.maximum(variances, 0))
+    return root.astype(np.float32), None

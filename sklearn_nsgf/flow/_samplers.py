@@ -22,6 +22,8 @@ from torch.quasirandom import SobolEngine
 _TREE_ROWS, _TREE_SIZE = 2**14, 2**23
 # To scramble a sequence of more features takes longer than the flow that starts there.
 _MOST_SOBOL_FEATURES = 1024
+# To begin a sequence takes as long for a few points as for many, and few are hardly more even than chance.
+_FEWEST_SOBOL_POINTS = 32
 # Numbers of an array that are read at a time.
 _CHUNK_SIZE = 2**20
 # Rows for each one drawn, above which there is no need to shuffle them all.
@@ -122,48 +124,60 @@ class ArraySampler:
 
 
 class GaussianSampler:
-    """Normal rows: a scrambled Sobol sequence, new for each draw, up to 1 024 features.
+    """Normal rows: a scrambled Sobol sequence, new for each draw, up to 1 024 features and from 32 rows on.
 
     Parameters
     ----------
-    scale : ndarray of shape (n_features,) or (n_features, n_features)
-        Standard deviation of each feature, or a root of the covariance: a matrix L for ``L L^T``.
+    std : ndarray of shape (n_features,)
+        Standard deviation of each feature.
+    root : ndarray of shape (n_features, n_features) or (n_features,), default=None
+        A root R of the correlations, ``R R^T``, or of a diagonal.
     factor : ndarray of shape (n_features, n_factors), default=None
-        A matrix F that adds ``F F^T`` to the covariance. Then `scale` holds standard deviations, and the
-        sequence is for F alone.
+        A matrix F that adds ``F F^T`` to the correlations. Then the sequence is for F alone.
     mean : float or ndarray of shape (n_features,), default=0
     """
 
-    scale: np.ndarray
+    std: np.ndarray
+    root: np.ndarray | None
     factor: np.ndarray | None
     mean: np.ndarray
     n_rows: float
     n_features: int
 
     def __init__(
-        self, scale: np.ndarray, factor: np.ndarray | None = None, mean: float | np.ndarray = 0.0
+        self,
+        std: np.ndarray,
+        root: np.ndarray | None = None,
+        factor: np.ndarray | None = None,
+        mean: float | np.ndarray = 0.0,
     ) -> None:
-        self.scale = np.asarray(scale, dtype=np.float32)
-        self.mean = np.asarray(mean, dtype=np.float32)
-        self.factor = None if factor is None else np.asarray(factor, dtype=np.float32)
-        self.n_rows, self.n_features = math.inf, len(self.scale)
+        self.std, self.mean = (np.asarray(each, dtype=np.float32) for each in (std, mean))
+        self.root, self.factor = (
+            None if each is None else np.asarray(each, dtype=np.float32) for each in (root, factor)
+        )
+        self.n_rows, self.n_features = math.inf, len(self.std)
 
     def draw(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
-        if self.factor is not None:
+        if self.factor is None:
+            normal = self._rooted(self._draw_standard(n_samples, self.n_features, rng))
+        else:
             # Points of a second sequence would not be independent of those of the first.
             rest = rng.standard_normal((n_samples, self.n_features), dtype=np.float32)
             shared = self._draw_standard(n_samples, self.factor.shape[1], rng)
-            return rest * self.scale + shared @ self.factor.T + self.mean
-        normal = self._draw_standard(n_samples, self.n_features, rng)
-        normal = normal * self.scale if self.scale.ndim == 1 else normal @ self.scale.T
-        return normal + self.mean
+            normal = self._rooted(rest) + shared @ self.factor.T
+        return normal * self.std + self.mean
+
+    def _rooted(self, normal: np.ndarray) -> np.ndarray:
+        if self.root is None:
+            return normal
+        return normal * self.root if self.root.ndim == 1 else normal @ self.root.T
 
     def draws_all(self, n_samples: int) -> bool:
         return False
 
     @staticmethod
     def _draw_standard(n_samples: int, n_features: int, rng: np.random.Generator) -> np.ndarray:
-        if n_features > _MOST_SOBOL_FEATURES:
+        if n_features > _MOST_SOBOL_FEATURES or n_samples < _FEWEST_SOBOL_POINTS:
             return rng.standard_normal((n_samples, n_features), dtype=np.float32)
         engine = SobolEngine(n_features, scramble=True, seed=int(rng.integers(2**31)))
         half_spacing = 2.0 ** -(SobolEngine.MAXBIT + 1)

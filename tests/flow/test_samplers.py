@@ -104,18 +104,33 @@ def test_gaussian_sampler_has_the_deviations_asked_for():
 @pytest.mark.parametrize("factor", [None, np.zeros((2, 1))])
 def test_gaussian_sampler_with_a_mean(factor):
     """The same draw, moved."""
-    standard, moved = (GaussianSampler([1.0, 2.0], factor, mean) for mean in (0.0, [5.0, -3.0]))
+    standard, moved = (GaussianSampler([1.0, 2.0], factor=factor, mean=mean) for mean in (0.0, [5.0, -3.0]))
     drawn = [sampler.draw(100, np.random.default_rng(0)) for sampler in (standard, moved)]
     np.testing.assert_array_equal(drawn[1], drawn[0] + np.array([5, -3], dtype=np.float32))
 
 
 def test_gaussian_sampler_with_a_factor():
     factor = np.array([[1.0, 0.0], [2.0, 1.0], [0.0, 0.0], [0.0, -1.0]])
-    drawn = GaussianSampler([1.0, 0.0, 0.0, 0.5], factor).draw(100_000, np.random.default_rng(0))
+    std, rest = [1.0, 3.0, 2.0, 1.0], [1.0, 0.0, 0.0, 0.5]
+    drawn = GaussianSampler(std, rest, factor).draw(100_000, np.random.default_rng(0))
     assert drawn.dtype == np.float32
-    expected = factor @ factor.T + np.diag([1.0, 0.0, 0.0, 0.25])
-    np.testing.assert_allclose(drawn.mean(0), 0, atol=0.03)
-    np.testing.assert_allclose(np.cov(drawn.T), expected, atol=0.05)
+    expected = np.diag(std) @ (factor @ factor.T + np.diag(np.square(rest))) @ np.diag(std)
+    np.testing.assert_allclose(drawn.mean(0), 0, atol=0.05)
+    np.testing.assert_allclose(np.cov(drawn.T), expected, atol=0.01 * expected.max())
+
+
+def test_gaussian_sampler_with_a_root():
+    root = np.array([[1.0, 0.0], [0.6, 0.8]])
+    drawn = GaussianSampler([1.0, 3.0], root).draw(100_000, np.random.default_rng(0))
+    np.testing.assert_allclose(np.cov(drawn.T), [[1, 1.8], [1.8, 9]], atol=0.05)
+
+
+@pytest.mark.parametrize("n_samples", [5, 40])
+def test_gaussian_sampler_draws_few_rows_and_many(n_samples):
+    """A few are no sequence; their rows are not fewer for it, nor less different."""
+    drawn = GaussianSampler([1.0, 2.0]).draw(n_samples, np.random.default_rng(0))
+    assert drawn.shape == (n_samples, 2)
+    assert len(np.unique(drawn)) == 2 * n_samples
 
 
 def test_more_rows_than_there_are():
