@@ -16,6 +16,8 @@ all. Drawn and moved pixels are cut to the range of real ones.
 - accuracy of a classifier that tells the two apart, 0.5 being the best;
 - distance to the nearest fitted image, as a ratio to that of held-out images: far below 1 is memory.
 
+"start" is where both flows start, drawn by a flow without a training.
+
 "label" draws as many images of each class as are held out:
 
 - accuracy of a classifier of real images for the class asked for;
@@ -197,6 +199,7 @@ def run_draw(data, seed):
     methods = {
         "held out": lambda: test,
         "mixture": lambda: draw_mixture(flat(train), seed),
+        "start": lambda: draw(FlowMatchingTransport(network=small_unet, max_iter=0).fit(train)),
         "flow matching, 6 Euler": lambda: draw(straight.set_params(**euler, n_steps=6).fit(train)),
         "flow matching, 6 Heun": lambda: draw(straight.set_params(**heun, n_steps=3)),
         "NSGF++, 6 Euler": lambda: draw(flow.set_params(**euler, n_straight_steps=4).fit(train)),

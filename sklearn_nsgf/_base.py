@@ -196,7 +196,11 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
             space = team.ask_first(self._new_space)(data)
         else:
             if (data.source is None) != (before.source is None):
-                raise ValueError("The fits before and this one must both have a source, or none.")
+                had, has = ("no", "one") if before.source is None else ("a", "none")
+                raise ValueError(
+                    f"The fits before had {had} source sample, and this one has {has}: pass X and y to all "
+                    "calls, or X alone to all."
+                )
             space = before.space
             # A continued fit sees new minibatches, also with a fixed seed.
             rng = check_random_state((rng.randint(MAX_SEED) + before.n_iter) % MAX_SEED)

@@ -94,7 +94,7 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         """Transform part by part."""
         if not (isinstance(X, np.ndarray) and isinstance(out, np.ndarray)) or X.shape != out.shape:
             raise ValueError(
-                f"out needs an array of the shape of the array X: X is {_describe(X)}, and out is "
+                f"X and out must be NumPy arrays of the same shape: X is {_describe(X)}, and out is "
                 f"{_describe(out)}."
             )
         space = self.model_.space

@@ -318,7 +318,7 @@ def test_minus_one_stays_the_class_that_it_was():
 def test_parts_have_to_be_alike(est):
     source, target = two_clouds(60, 50)
     est.partial_fit(source, target)
-    with pytest.raises(ValueError, match="must both have a source, or none"):
+    with pytest.raises(ValueError, match="pass X and y to all calls, or X alone"):
         est.partial_fit(target)
     with pytest.raises(ValueError, match="features"):
         est.partial_fit(source[:, :1], target[:, :1])
@@ -535,7 +535,7 @@ def test_transform_writes_into_another_array(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("out", "error"),
     [
-        (np.empty((3, 2)), "of the shape"),
+        (np.empty((3, 2)), "of the same shape"),
         ([[0.0, 0.0]], "a list"),
         (np.empty((50, 2), int), "int64"),
         (np.empty((50, 2), complex), "complex128"),

@@ -376,7 +376,7 @@ def test_warm_start_goes_on():
     np.testing.assert_array_equal(est.model_.space.frame.scale, scale)
     with pytest.raises(ValueError, match="3 features"):
         est.fit(np.ones((20, 3)), np.ones((20, 3)))
-    with pytest.raises(ValueError, match="both have a source"):
+    with pytest.raises(ValueError, match="had a source sample, and this one has none: pass X and y"):
         est.fit(target)
 
 

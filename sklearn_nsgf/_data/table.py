@@ -123,8 +123,8 @@ class Table(NamedTuple):
         if unknown:
             raise ValueError(
                 f"The {title} has the categories {unknown[:5]}, which the fit has not seen; expected some of "
-                f"{categories[:10]}. Fit with rows of them, or leave these rows out."
-                + question("faq-unseen-category")
+                f"{categories[:10]}. Fit with rows of them, leave these rows out, or pass a DataFrame if the "
+                "fit had one." + question("faq-unseen-category")
             )
         return np.array([codes[value] for value in found.tolist()], dtype=np.float64)[inverse]
 
@@ -289,7 +289,7 @@ def _categories(columns: Sequence, title: str) -> np.ndarray:
     if not all(are_text) and any(are_text):
         raise TypeError(
             f"The {title} holds {found_in_each[0][:5]} in X and {found_in_each[-1][:5]} in y (the target); "
-            "expected text, or numbers, in both. Give both samples the same categories."
+            "expected text, or numbers, in both. Give both samples the same types and categories."
         )
     # The order of the longer list first: the other one is often a part of it.
     values = list(
