@@ -151,6 +151,7 @@ def picture(samples):
 def main():
     parser = make_parser(__doc__, seeds=1, data="required")
     parser.add_argument("--budget", type=float, default=10, help="minutes for each fit")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--cifar", action="store_true", help="CIFAR-10 from its JPEG files instead")
     parser.add_argument("--width", type=int, default=32, help="channels of the U-Net's first level")
     parser.add_argument("--no-attention", action="store_true")
@@ -177,7 +178,7 @@ def main():
     figure, axes = plt.subplots(1, n_methods, figsize=(4 * n_methods, 4.3), squeeze=False)
     for name, axis in zip(arguments.methods, axes[0], strict=True):
         distances, seconds = {}, {}
-        for seed in range(arguments.seeds):
+        for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             est, spent = fit_for(
                 60 * arguments.budget, train, name, network, arguments.flows, batch_size, seed
             )
@@ -191,7 +192,7 @@ def main():
                 seconds.setdefault(n, []).append(CLOCK() - start)
                 distances.setdefault(n, []).append(distance(samples))
                 print_row(f"  {n} evaluations", [f"{distances[n][-1]:.2f}"])
-                if n == 10 and seed == 0:
+                if n == 10 and seed == arguments.first_seed:
                     axis.imshow(picture(samples), cmap="gray", vmin=0, vmax=255)
                     axis.set(title=f"{name}, 10 evaluations", xticks=[], yticks=[])
         print(f"{name}, {arguments.seeds} seed(s)")
