@@ -50,10 +50,11 @@ def read_table(name, folder):
 
 
 def split(frame, max_rows, seed):
-    """Training rows and held-out rows."""
-    frame = frame.sample(min(len(frame), max_rows * 5 // 4), random_state=seed, ignore_index=True)
-    n_train = len(frame) * 4 // 5
-    return frame[:n_train], frame[n_train:].reset_index(drop=True)
+    """Training rows, and held-out rows: a quarter as many, or 1 000 if there are more of them."""
+    frame = frame.sample(frac=1, random_state=seed, ignore_index=True)
+    n_train = min(len(frame) * 4 // 5, max_rows)
+    n_test = max(-(-n_train // 4), 1000)
+    return frame[:n_train], frame[n_train : n_train + n_test].reset_index(drop=True)
 
 
 def categories_of(frame):
@@ -108,8 +109,8 @@ class Units:
         return from_numbers(np.column_stack([columns[name] for name in self.like]), self.like)
 
 
-def fit_ours(estimator, train, seed):
-    est = estimator(random_state=seed).set_output(transform="pandas").fit(train)
+def fit_ours(estimator, train, seed, **options):
+    est = estimator(random_state=seed, **options).set_output(transform="pandas").fit(train)
     return lambda n: est.sample(n, random_state=seed)
 
 
@@ -229,6 +230,8 @@ GENERATORS = {
     "ForestFlow": fit_forest,
     "FlowBDT": fit_bdt,
 }
+# Run only if they are named.
+FURTHER_GENERATORS = {"NSGF++ all steps": partial(fit_ours, NSGFPlusPlus, early_stopping=False)}
 MOVERS = {
     "nothing": lambda source, target, seed: lambda rows: rows,
     "real": lambda source, target, seed: lambda rows: target,

@@ -32,9 +32,10 @@ from sklearn_nsgf._transport import FlowTransportMixin
 from sklearn_nsgf._types import Answer, Blur
 from sklearn_nsgf._warn import warn_caller
 
-# Fewer rows than this can be learnt by heart in the default number of iterations.
+# Fewer rows than this can be learnt by heart in the default number of iterations, if they move from others.
 AUTO_STOPPING_ROWS = 5000
-# Fewer rows than this are too few to be held out once: all are, in turn.
+# Fewer rows than this are too few to be held out once: all are, in turn. A generation does not learn more of
+# them by heart, and what a fifth of them says would end it long before its best.
 CROSS_VALIDATED_ROWS = 500
 # To order more rows, and to find their moments, takes longer than the training, which does not see them all.
 MOST_ROWS = 2**18
@@ -279,15 +280,17 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         """The flows to train on, those to hold out, and those of both for each fold of few rows."""
         source, target = data.source, data.target
         n_rows = min(sample.n_rows for sample in (source, target) if sample is not None)
-        early_stopping = self.early_stopping
-        if early_stopping == "auto":
-            early_stopping = source is not None and n_rows < AUTO_STOPPING_ROWS
+        early_stopping, are_images = self.early_stopping, len(space.layout.event_shape) > 1
+        if early_stopping == "auto" and source is None:
+            early_stopping = n_rows < CROSS_VALIDATED_ROWS and not (are_images or goes_on)
+        elif early_stopping == "auto":
+            early_stopping = n_rows < AUTO_STOPPING_ROWS
         if not early_stopping or self.max_iter == 0:
             return make_strata(source, target, space), [], []
         # Folds take several trainings, and a network that goes on has seen their rows.
         n_folds = max(2, int(1 / self.validation_fraction))
         are_few = 2 * n_folds <= n_rows < CROSS_VALIDATED_ROWS
-        if not are_few or goes_on or len(space.layout.event_shape) > 1:
+        if not are_few or goes_on or are_images:
             n_folds = 1
         folds = make_folds(source, target, space, self.validation_fraction, seed, n_folds)
         # There are none for classes with a single row.

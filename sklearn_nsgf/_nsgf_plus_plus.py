@@ -114,9 +114,10 @@ class NSGFPlusPlus(BaseFlowTransport):
         distance between where the flow takes those of the source and those of the target. The best network is
         kept, or none if none is clearly better than `frame` alone; a warning says so. Training stops when the
         distance no longer improves. Of fewer than 500 rows, images apart, each is held out in turn: networks
-        of at most 200 steps are trained on folds, and one on all rows if those are better than `frame` alone.
-        "auto" holds rows out if there is a source sample and either sample has fewer than 5 000 rows, since a
-        network can memorise so few.
+        of at most 200 steps are trained on folds, and one on all rows if those are better than `frame` alone;
+        in a generation that one has two steps for each row if these are more.
+        "auto" holds rows out if either sample has fewer than 5 000, since a network can memorise so few; in a
+        generation, from noise, if there are fewer than 500, which are not images.
     validation_fraction : float, default=0.2
         Share of the rows that early stopping holds out: once, or in turn.
     n_iter_no_change : int, default=10

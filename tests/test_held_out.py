@@ -10,7 +10,7 @@ from sklearn_nsgf._data.layout import Layout
 from sklearn_nsgf._data.rows import Sample, SampleRows
 from sklearn_nsgf._learning.held_out import Distance, HeldOutDistance, mean_distance
 from sklearn_nsgf._learning.strata import Side, Stratum, split_places
-from sklearn_nsgf.flow import ArraySampler
+from sklearn_nsgf.flow import ArraySampler, GaussianSampler
 
 
 class Shift(nn.Module):
@@ -64,6 +64,16 @@ def test_the_standard_error_is_that_of_fresh_samples():
         parts = [mine - theirs for mine, theirs in zip(after[1:], before[1:], strict=True)]
         errors.append(np.sqrt(sum(part.var() / (len(part) - 1) for part in parts)))
     assert np.mean(errors) == pytest.approx(np.std(gains), rel=0.1)
+
+
+def test_noise_is_drawn_beyond_the_rows_of_the_target():
+    """It costs nothing, and few points of it would tell little of a few rows."""
+    rows = ArraySampler(np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32))
+    noise = Side(GaussianSampler(np.ones(2)), np.inf)
+    strata = [Stratum(noise, Side(rows, 20.0))]
+    criterion = HeldOutDistance(strata, (3,), "euler", are_seen=False, device=torch.device("cpu"), seed=0)
+    distance = criterion(None)
+    assert (len(distance.source_parts), len(distance.target_parts)) == (1024, 20)
 
 
 def test_a_gain_has_to_exceed_the_errors():

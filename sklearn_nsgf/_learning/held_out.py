@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sklearn_nsgf._learning.strata import Stratum, shares
+from sklearn_nsgf._learning.strata import Side, Stratum, shares
 from sklearn_nsgf.flow import odeint
 from sklearn_nsgf.flow._ode import VelocityField
 
@@ -88,7 +88,7 @@ class HeldOutDistance:
         self.clouds: list[tuple[Tensor, Tensor, list[Tensor]]] = []
         for stratum, share in zip(strata, self.shares, strict=True):
             x, y = (
-                torch.from_numpy(side.sampler.draw(_n_rows(side, stratum, share), rng)).to(device)
+                torch.from_numpy(side.sampler.draw(_n_rows(side, share), rng)).to(device)
                 for side in (stratum.source, stratum.target)
             )
             labels = [torch.full((len(x),), stratum.code, device=device)] if are_seen else []
@@ -126,10 +126,9 @@ def _velocity(network: nn.Module, labels: list[Tensor], t: Tensor, z: Tensor) ->
     return network(t, z, *labels)
 
 
-def _n_rows(side, stratum: Stratum, share: float) -> int:
-    """Rows of a class that are compared; as many of noise as of the target."""
-    n_rows = min(side.sampler.n_rows, stratum.target.sampler.n_rows) if side.n_rows == np.inf else side.n_rows
-    return int(max(1, min(side.sampler.n_rows, n_rows, MAX_ROWS * share)))
+def _n_rows(side: Side, share: float) -> int:
+    """Rows of a class that are compared; of noise as many as there can be."""
+    return int(max(1, min(side.sampler.n_rows, side.n_rows, MAX_ROWS * share)))
 
 
 def _distance(x: Tensor, y: Tensor) -> Distance:

@@ -14,7 +14,7 @@ from torch import nn
 
 from sklearn_nsgf._data.space import Space
 from sklearn_nsgf._learning.checkpoint import Checkpoint
-from sklearn_nsgf._learning.folds import FEW_STEPS, cross_validate
+from sklearn_nsgf._learning.folds import FEW_STEPS, cross_validate, n_few_steps
 from sklearn_nsgf._learning.held_out import HeldOutDistance
 from sklearn_nsgf._learning.paths import FEWEST_BLOCKS, Paths
 from sklearn_nsgf._learning.processes import processes
@@ -159,25 +159,25 @@ def learn_leg(
     def criterion_of(held_out: list[Stratum]) -> HeldOutDistance:
         return HeldOutDistance(held_out, *steps, are_seen=are_seen, device=job.device, seed=validation_seed)
 
-    n_folds, looks = len(job.folds), None
+    n_folds, looks, settings = len(job.folds), None, job.settings
     if n_folds:
-        n_steps = min(job.settings.max_iter, FEW_STEPS)
-        share = n_steps / job.settings.max_iter
-        job = job._replace(settings=job.settings._replace(max_iter=n_steps))
-        paths, second_paths = paths.shortened(share), second_paths and second_paths.shortened(share)
-    settings = job.settings
+        n_steps = min(settings.max_iter, n_few_steps(job.training))
+        settings = settings._replace(max_iter=n_steps)
 
     def train(
-        strata: list[Stratum], report: Report | None, **options: Any
+        strata: list[Stratum], report: Report | None, n_steps: int, **options: Any
     ) -> tuple[TrainingResult, TrajectoryPool]:
+        share = n_steps / job.settings.max_iter
+        shorter = job._replace(settings=job.settings._replace(max_iter=n_steps))
         network = new_network()
-        pool = make_pool(paths, strata, job, pool_seed)
+        pool = make_pool(paths.shortened(share), strata, shorter, pool_seed)
         source: TrajectoryPool | TwoPhases = pool
         if second_paths is not None:
             live = NetworkOnRows(network, job.device, np.dtype(np.float32))
             moved = moved_halfway(strata, live, steps[0][0], steps[1], are_seen=are_seen)
-            source = TwoPhases(pool, make_pool(second_paths, moved, job, second_seed, are_live=True))
-        return _train(network, source, job, (pool_seed, network_seed), report, **options), pool
+            second_pool = make_pool(second_paths.shortened(share), moved, shorter, second_seed, are_live=True)
+            source = TwoPhases(pool, second_pool)
+        return _train(network, source, shorter, (pool_seed, network_seed), report, **options), pool
 
     with job.tasks.phase(paths.training_task, "evaluation", n_folds + n_evaluations(settings)) as end_step:
 
@@ -186,9 +186,8 @@ def learn_leg(
 
         has_ended = False
         if n_folds:
-            looks = cross_validate(
-                job.folds, partial(train, report=None), criterion_of, end_step, math.prod(event_shape)
-            )
+            train_briefly = partial(train, report=None, n_steps=min(settings.max_iter, FEW_STEPS))
+            looks = cross_validate(job.folds, train_briefly, criterion_of, end_step, math.prod(event_shape))
             if not looks.is_better:
                 if settings.verbose:
                     say("%s keeps no network, by what %d folds of held-out rows say", name, n_folds)
@@ -198,6 +197,7 @@ def learn_leg(
             result, pool = train(
                 job.training,
                 None if has_ended else report,
+                settings.max_iter,
                 constant_rate=before is not None,
                 compile=settings.compile,
                 criterion=criterion_of(job.held_out) if job.held_out else None,
@@ -208,7 +208,7 @@ def learn_leg(
             if looks is None:
                 raise
             return leg_of(new_network(), looks.curves), True
-    paths.report(pool, bool(settings.verbose))
+    paths.shortened(settings.max_iter / job.settings.max_iter).report(pool, bool(settings.verbose))
     if settings.verbose:
         say("%s trained %d iterations, loss %.3g", name, result.curves.n_iter, result.curves.loss[-1])
         if job.held_out:
