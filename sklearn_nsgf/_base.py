@@ -34,8 +34,8 @@ from sklearn_nsgf._warn import warn_caller
 
 # Fewer rows than this can be learnt by heart in the default number of iterations, if they move from others.
 AUTO_STOPPING_ROWS = 5000
-# Fewer rows than this are too few to be held out once: all are, in turn. A generation does not learn more of
-# them by heart, and what a fifth of them says would end it long before its best.
+# Fewer rows than this are too few to be held out once: all are, in turn. A generation from more does not
+# learn them by heart, and what a fifth of them says would end it long before its best.
 CROSS_VALIDATED_ROWS = 500
 # To order more rows, and to find their moments, takes longer than the training, which does not see them all.
 MOST_ROWS = 2**18
