@@ -77,7 +77,7 @@ plt.show()
 
 X, _ = make_moons(100, noise=0.2, random_state=0)
 new, _ = make_moons(1000, noise=0.2, random_state=1)
-flow = SinkhornFlowTransport(n_flows=8, max_iter=2000, random_state=0)
+flow = SinkhornFlowTransport(n_flows=8, max_iter=1500, random_state=0)
 drawn = {
     "default": flow.fit(X).sample(1000, random_state=0),
     "early_stopping=False": flow.set_params(early_stopping=False).fit(X).sample(1000, random_state=0),
