@@ -208,7 +208,7 @@ def learn_leg(
             if looks is None:
                 raise
             return leg_of(new_network(), looks.curves), True
-    paths.shortened(settings.max_iter / job.settings.max_iter).report(pool, bool(settings.verbose))
+    paths.report(pool, bool(settings.verbose))
     if settings.verbose:
         say("%s trained %d iterations, loss %.3g", name, result.curves.n_iter, result.curves.loss[-1])
         if job.held_out:

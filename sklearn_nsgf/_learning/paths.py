@@ -126,9 +126,8 @@ class SinkhornPaths(NamedTuple):
             flows = "flow" if pool.n_made == 1 else "flows"
             say("simulated %d Sinkhorn %s, %.0f %% of the steps converged", pool.n_made, flows, share)
         if n_failed:
-            cut = (
-                f", so that only {pool.n_made} of {self.n_blocks} flows were simulated" if pool.is_cut else ""
-            )
+            n_due = len(pool.seeds)
+            cut = f", so that only {pool.n_made} of {n_due} flows were simulated" if pool.is_cut else ""
             warn_caller(
                 f"{failed:.1%} of the Sinkhorn problems did not reach sinkhorn_tol={self.tol}{cut}; the "
                 f"largest marginal error is {max(each.marginal_error for each in makers):.2g}. If the data "
