@@ -110,16 +110,18 @@ class NSGFPlusPlus(BaseFlowTransport):
         rest for the second, at least one for each, and the time predictor has as many as the second. With 0
         the flow is `frame` alone, fitted to all rows: a baseline.
     early_stopping : "auto" or bool, default="auto"
-        Whether to hold out rows of both samples, one of each group of neighbours, and watch an energy
-        distance between where the flow takes those of the source and those of the target. The best network is
-        kept, or none if none is clearly better than `frame` alone; a warning says so. Training stops when the
-        distance no longer improves. Of fewer than 500 rows, images apart, each is held out in turn: networks
-        of at most 200 steps are trained on folds, and one on all rows if those are better than `frame` alone;
-        in a generation that one has two steps for each row if these are more.
-        "auto" holds rows out if either sample has fewer than 5 000, since a network can memorise so few; in a
-        generation, from noise, if there are fewer than 500, which are not images.
+        Whether to hold out rows, one of each group of neighbours, and watch an energy distance between where
+        the flow takes those of the source, or noise, and those of the target. The best network is kept, or
+        none if none is clearly better than `frame` alone; a warning says so. Training stops when the distance
+        no longer improves. Of 10 to 499 rows that are not images, folds are held out in turn, but not in a
+        fit that goes on: a network learns on each fold, for 200 steps, and if these are better than `frame`
+        alone one learns from all rows and is kept as it is, also for 200 steps, or in a generation for two a
+        row if these are more; never for more than `max_iter`. "auto" holds rows out between two samples if
+        either has fewer than 5 000, since a network can memorise so few, and in a generation of fewer than
+        500 rows that are not images, unless it goes on.
     validation_fraction : float, default=0.2
-        Share of the rows that early stopping holds out: once, or in turn.
+        Share of the rows that early stopping holds out: once, or of few rows in turn, in as many folds as go
+        into the whole, at least two.
     n_iter_no_change : int, default=10
         Number of looks at the held-out rows without improvement, by half a standard error, before training
         stops. Training also goes on for as many steps as the last improvement took, and 200 in all.
@@ -196,13 +198,15 @@ class NSGFPlusPlus(BaseFlowTransport):
         "predicted" one after the other.
     validation_curve_ : list of float
         Energy distance of held-out rows in the same way, with exponent 1/2 and in standardised units, from
-        before the first step on. Empty without early stopping.
+        before the first step on; of few rows without and with the networks of the folds. Empty without early
+        stopping.
     n_function_evaluations_ : int
         Number of evaluations of a velocity network in one `transform`.
     from_noise_ : bool
         Whether the source is the normal distribution, as after `fit(X)`.
     n_iter_ : int
-        Number of optimiser steps taken for the velocity networks; of few rows, by those of each fold.
+        Number of optimiser steps of the velocity networks; of few rows, of those that are kept, or of a
+        fold's.
     classes_ : ndarray of shape (n_classes,)
         The sorted labels; absent with `label_mode="ignore"`.
     device_ : str
