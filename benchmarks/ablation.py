@@ -72,13 +72,14 @@ FACTORS = {
     "OT-CFM": {
         "coupling": ["exact", "independent", "sinkhorn"],
         "coupling_batch_size": [64, 256, 512, 1024],
-        "n_couplings": [64, 128, 512],
+        "n_couplings": [32, 64, 128, 512],
         "noise": ["Sobol", "random"],
         "rows": ["spread", "random"],
     },
     "NSGF++": {
         "transition": ["direct", "predicted", {"transition": "predicted", "n_sinkhorn_steps": 5}],
         "n_sinkhorn_steps": [{"n_sinkhorn_steps": n, "n_straight_steps": 10 - n} for n in (1, 2, 5)],
+        "n_couplings": [32, 64, 128, 256],
         "first_share": [{"transition": "predicted", "first_share": share} for share in (0.1, 0.25, 0.5)],
         "blur": BLURS,
     },

@@ -37,6 +37,8 @@ AUTO_STOPPING_ROWS = 5000
 # Fewer rows than this are too few to be held out once: all are, in turn. A generation from more does not
 # learn them by heart, and what a fifth of them says would end it long before its best.
 CROSS_VALIDATED_ROWS = 500
+# Two folds of two rows.
+FEWEST_ROWS = 4
 # To order more rows, and to find their moments, takes longer than the training, which does not see them all.
 MOST_ROWS = 2**18
 MEMORY_ADVICE = (
@@ -120,8 +122,9 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         """Learn from another part of the data and keep what was learnt before.
 
         The first call works like `fit` and fixes the units of the flow and the classes. Each later call
-        trains for another `max_iter` steps at a constant rate, on flows between all rows seen so far: the new
-        ones, and a fair choice of at most 10 000 earlier ones of each sample, which stand for all of them.
+        trains for another `max_iter` steps, at a constant rate once a network was kept, on flows between all
+        rows seen so far: the new ones, and a fair choice of at most 10 000 earlier ones of each sample, which
+        stand for all of them.
         The estimator keeps that choice, in files too. A plain `fit` keeps no target rows: a `partial_fit`
         after it continues with the new rows alone.
 
@@ -219,10 +222,24 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         kept_seed, split_seed = rng.randint(MAX_SEED, size=2).tolist()
         tasks = FitTasks(self, context, callback_data(space, data))
         context.call_on_fit_task_begin(estimator=self, **tasks.data)
-        training, held_out, folds = self._strata(data, space, split_seed, goes_on=before is not None)
+        settings = training_settings(self, space.layout.event_shape)
+        n_folds = self._n_folds(data, space, before, in_parts=in_parts)
+        if n_folds and before is None and data.n_rows < FEWEST_ROWS:
+            warn_caller(
+                f"X or y has {data.n_rows} rows, and at least {FEWEST_ROWS} are needed to tell whether a "
+                f"network is better than the start alone, the {space.frame.name}, which is kept. Fit with "
+                "more rows, or set early_stopping=False to train a network all the same."
+                + question("faq-few-rows"),
+                UserWarning,
+            )
+            settings, n_folds = settings._replace(max_iter=0), 0
+        own_frames = n_folds > 1 and before is None
+        training, held_out, folds = self._strata(data, space, split_seed, n_folds, own_frames=own_frames)
         if in_parts and before is not None and before.replay is not None:
             training = with_kept_rows(training, *before.replay, space)
-        settings = training_settings(self, space.layout.event_shape)
+            folds = [
+                each._replace(training=with_kept_rows(each.training, *before.replay, space)) for each in folds
+            ]
         job = FitJob(space, training, held_out, folds, settings, device, rng, tasks, checkpoint)
         model_of = self._model_maker(job, data, before, in_parts, kept_seed)
         with memory_advice(MEMORY_ADVICE):
@@ -274,29 +291,42 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         dtypes = tuple(dtype.name for dtype in data.dtypes)
         return Space(data.layout, frame, dtypes, data.classes, data.table)
 
-    def _strata(
-        self, data: FlowData, space: Space, seed: int, *, goes_on: bool
-    ) -> tuple[list[Stratum], list[Stratum], list[Fold]]:
-        """The flows to train on, those to hold out, and those of both for each fold of few rows."""
-        source, target = data.source, data.target
-        n_rows = min(sample.n_rows for sample in (source, target) if sample is not None)
+    def _n_folds(self, data: FlowData, space: Space, before: FlowModel | None, *, in_parts: bool) -> int:
+        """How often rows are held out: never, once, or of few rows all in turn."""
         early_stopping, are_images = self.early_stopping, len(space.layout.event_shape) > 1
-        if early_stopping == "auto" and source is None:
-            early_stopping = n_rows < CROSS_VALIDATED_ROWS and not (are_images or goes_on)
-        elif early_stopping == "auto":
-            early_stopping = n_rows < AUTO_STOPPING_ROWS
+        if early_stopping == "auto":
+            n_rows = data.n_rows
+            if in_parts and before is not None and before.replay is not None:
+                n_rows += min(sum(kept.n_seen) for kept in before.replay if kept is not None)
+            if data.source is None:
+                early_stopping = n_rows < CROSS_VALIDATED_ROWS and not are_images
+            else:
+                early_stopping = n_rows < AUTO_STOPPING_ROWS
         if not early_stopping or self.max_iter == 0:
-            return make_strata(source, target, space), [], []
+            return 0
         # Folds take several trainings, and a network that goes on has seen their rows.
-        n_folds = max(2, int(1 / self.validation_fraction))
-        are_few = 2 * n_folds <= n_rows < CROSS_VALIDATED_ROWS
-        if not are_few or goes_on or are_images:
-            n_folds = 1
-        folds = make_folds(source, target, space, self.validation_fraction, seed, n_folds)
-        # There are none for classes with a single row.
+        goes_on = before is not None and before.n_kept > 0
+        if goes_on or are_images or not FEWEST_ROWS <= data.n_rows < CROSS_VALIDATED_ROWS:
+            return 1
+        return min(max(2, int(1 / self.validation_fraction)), data.n_rows // 2)
+
+    def _strata(
+        self, data: FlowData, space: Space, seed: int, n_folds: int, *, own_frames: bool
+    ) -> tuple[list[Stratum], list[Stratum], list[Fold]]:
+        """The flows to train on, those to hold out, and those of both for each of several folds."""
+        samples, folds = (data.source, data.target, space), []
+        if n_folds:
+            folds = make_folds(*samples, self.validation_fraction, seed, n_folds, own_frames)
+        if n_folds and not folds:
+            warn_caller(
+                "No class has two rows in each sample, of which one could be held out: the fit does not stop "
+                "early, and may learn the rows by heart. Set early_stopping=False to train without this "
+                "warning, or label_mode='ignore' to hold out rows of any class.",
+                UserWarning,
+            )
         if folds and n_folds == 1:
             return *folds[0], []
-        return make_strata(source, target, space), [], folds
+        return make_strata(*samples), [], folds
 
     def _model_maker(self, job: FitJob, data: FlowData, before: FlowModel | None, in_parts: bool, seed: int):
         """A function that makes the model of its legs."""

@@ -79,15 +79,15 @@ class SinkhornFlowTransport(SingleFlowTransport):
         Whether to hold out rows, one of each group of neighbours, and watch an energy distance between where
         the flow takes those of the source, or noise, and those of the target. The best network is kept, or
         none if none is clearly better than `frame` alone; a warning says so. Training stops when the distance
-        no longer improves. Of 10 to 499 rows that are not images, folds are held out in turn, but not in a
-        fit that goes on: a network learns on each fold, for 200 steps, and if these are better than `frame`
-        alone one learns from all rows and is kept as it is, also for 200 steps, or in a generation for two a
-        row if these are more; never for more than `max_iter`. "auto" holds rows out between two samples if
-        either has fewer than 5 000, since a network can memorise so few, and in a generation of fewer than
-        500 rows that are not images, unless it goes on.
+        no longer improves. Of 4 to 499 rows that are not images all are held out in turn, as long as no
+        network is kept: one learns on each fold, for 200 steps, and if these are better than `frame` alone
+        one learns from all rows and is kept as it is, also for 200 steps, or in a generation for two a row if
+        these are more; never for more than `max_iter`. Fewer than 4 rows keep the frame. "auto" holds rows
+        out between two samples if either has fewer than 5 000, since a network can memorise so few, and in a
+        generation of fewer than 500 rows that are not images; rows of earlier calls of `partial_fit` count.
     validation_fraction : float, default=0.2
         Share of the rows that early stopping holds out: once, or of few rows in turn, in as many folds as go
-        into the whole, at least two.
+        into the whole, at least two, of two rows or more.
     n_iter_no_change : int, default=10
         Number of looks at the held-out rows without improvement, by half a standard error, before training
         stops. Training also goes on for as many steps as the last improvement took, and 200 in all.
@@ -158,7 +158,8 @@ class SinkhornFlowTransport(SingleFlowTransport):
         Training loss at about 50 evaluations, each averaged since the last one.
     validation_curve_ : list of float
         Energy distance of held-out rows, with exponent 1/2 and in standardised units, from before the first
-        step on; of few rows without and with the networks of the folds. Empty without early stopping.
+        step on; of few rows without and with the networks of the folds. From noise, that in single features
+        is added. Empty without early stopping.
     n_iter_ : int
         Number of optimiser steps taken; of few rows, by the network that is kept, or else by that of a fold.
     n_function_evaluations_ : int

@@ -122,6 +122,24 @@ def test_folds_are_the_first_steps_of_a_phase():
     assert recorder.ended.count(("fit", phase, "evaluation")) == (n_steps if est.model_.n_kept else 5)
 
 
+@pytest.mark.parametrize("n_folds", [2, 5])
+def test_a_callback_that_stops_among_the_folds_leaves_the_start(n_folds):
+    """At once, and with a word, however the folds would have decided."""
+    rng = np.random.default_rng(0)
+    source, target = rng.normal(size=(2, 150, 2))
+    target[:, 0] += 8 * rng.choice([-1, 1], 150)
+    options = {"early_stopping": True, "frame": "linear", "hidden_layer_sizes": (32, 32)}
+    options["learning_rate"] = 0.02
+    recorder = Recorder()
+    assert fresh("matching", recorder, **options).fit(source, target).model_.n_kept == 60
+    recorder = Recorder({"straight flow": n_folds})
+    with pytest.warns(UserWarning, match="keeps the start alone, the linear map"):
+        est = fresh("matching", recorder, **options).fit(source, target)
+    assert est.model_.n_kept == 0
+    assert recorder.ended.count(("fit", "straight flow", "evaluation")) == n_folds
+    assert sorted(recorder.begun) == sorted(recorder.ended)
+
+
 def n_evaluations(name, phase):
     """Of 60 steps, or of 15 and 45: every second one, or each if they are up to 50."""
     if name != "predicted":

@@ -1,8 +1,12 @@
 """Few rows: a flow starts at the linear map and leaves it only for something better."""
 
+import warnings
+
 import numpy as np
 import pytest
 from clouds import two_clouds
+from scipy.spatial.distance import cdist
+from sklearn.base import clone
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
 from sklearn_nsgf.metrics import energy_distance
@@ -145,3 +149,84 @@ def test_few_rows_of_clusters_are_learnt_in_two_steps_a_row(est):
     drawn = est.sample(1000, random_state=0)
     start = est.__class__(**{**est.get_params(), "max_iter": 0}).fit(X).sample(1000, random_state=0)
     assert energy_distance(drawn, new) < 0.5 * energy_distance(start, new)
+
+
+def columns_of_which_one_has_clusters(n_rows, seed):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n_rows, 5))
+    X[:, 0] += 4 * rng.choice([-1, 1], n_rows)
+    return X
+
+
+@pytest.mark.parametrize("name", ["sinkhorn", "matching", "direct"])
+def test_clusters_in_one_of_several_columns_are_seen_and_rows_are_not_copied(name):
+    """How far draws are from the rows, as a part of how far new rows are: 2 000 steps copy."""
+    X, new = (columns_of_which_one_has_clusters(n, seed) for n, seed in ((100, 0), (1000, 1)))
+    est = clone(ESTIMATORS[name]).set_params(hidden_layer_sizes=(64, 64))
+
+    def drawn(**params):
+        sample = est.set_params(**params).fit(X).sample(1000, random_state=0)
+        farther = np.median(cdist(sample, X).min(axis=1)) / np.median(cdist(new, X).min(axis=1))
+        return energy_distance(sample[:, :1], new[:, :1]), farther
+
+    energy, farther = drawn()
+    assert est.model_.n_kept == 200
+    start_energy, _ = drawn(max_iter=0)
+    _, copies = drawn(early_stopping=False, max_iter=2000)
+    assert energy < 0.3 * start_energy
+    assert copies < 0.8 < farther
+
+
+@pytest.mark.parametrize("n_rows", [2, 3])
+@pytest.mark.parametrize("is_generation", [True, False])
+def test_too_few_rows_to_hold_any_out_get_the_start(n_rows, is_generation, est):
+    source, target = gaussians(n_rows)
+    samples = [target] if is_generation else [source, gaussians(50)[1]]
+    start = clone(est).set_params(max_iter=0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All (source|target) rows are equal")
+        start.fit(*samples)
+        with pytest.warns(UserWarning, match=rf"has {n_rows} row.*at least 4 .* than the start alone"):
+            est.set_params(max_iter=20).fit(*samples)
+        assert est.n_iter_ == 0
+        np.testing.assert_array_equal(est.sample(20, random_state=0), start.sample(20, random_state=0))
+        assert est.set_params(early_stopping=False).fit(*samples).n_iter_ == 20
+
+
+@pytest.mark.filterwarnings("ignore:No network brings")
+@pytest.mark.parametrize("n_rows", [4, 7, 9])
+def test_a_few_rows_are_dealt_to_fewer_folds(n_rows):
+    """Of a normal distribution: none of eight trainings is kept."""
+    for seed in range(8):
+        est = clone(ESTIMATORS["matching"]).set_params(max_iter=200, random_state=seed)
+        est.fit(gaussians(n_rows, seed)[0])
+        assert (est.model_.n_kept, est.n_iter_) == (0, 200)
+        assert len(est.validation_curve_) == 2
+
+
+def test_rows_of_which_none_of_a_class_can_be_held_out(est):
+    X, labels = np.arange(24.0).reshape(12, 2), np.arange(12)
+    est.set_params(label_mode="condition", max_iter=5)
+    with pytest.warns(UserWarning, match="No class has two rows in each sample"):
+        est.fit(X, labels)
+    assert est.n_iter_ > 0
+
+
+@pytest.mark.filterwarnings("ignore:No network brings")
+def test_a_generation_that_goes_on_holds_rows_out_until_there_are_500():
+    est = clone(ESTIMATORS["matching"]).set_params(max_iter=10)
+    n_looks = []
+    for seed, n_rows in enumerate([200, 200, 150, 20]):
+        est.partial_fit(gaussians(n_rows, seed)[0])
+        n_looks.append(len(est.validation_curve_))
+    assert 0 < n_looks[0] < n_looks[1] == n_looks[2] == n_looks[3]
+
+
+@pytest.mark.filterwarnings("ignore:No network brings")
+def test_a_generation_that_goes_on_from_the_start_asks_all_rows_again():
+    """Which are those of a normal distribution once more."""
+    est = clone(ESTIMATORS["matching"]).set_params(max_iter=200, warm_start=True)
+    X, _ = gaussians(40)
+    for k in range(1, 4):
+        est.fit(X)
+        assert (est.model_.n_kept, est.n_iter_) == (0, 200 * k)

@@ -25,17 +25,38 @@ def criterion_of(x, y, n_steps=(3,)):
     )
 
 
-def energy_distance(x, y):
-    """With exponent 1/2, of different points."""
-    return 2 * np.sqrt(cdist(x, y)).mean() - np.sqrt(pdist(x)).mean() - np.sqrt(pdist(y)).mean()
+def criterion_of_noise(y):
+    noise = Side(GaussianSampler(np.ones(y.shape[1])), np.inf)
+    strata = [Stratum(noise, Side(ArraySampler(y), float(len(y))))]
+    return HeldOutDistance(strata, (3,), "euler", are_seen=False, device=torch.device("cpu"), seed=0)
+
+
+def energy_distance(x, y, exponent):
+    """Of different points."""
+    return 2 * (cdist(x, y) ** exponent).mean() - sum((pdist(each) ** exponent).mean() for each in (x, y))
 
 
 def test_the_distance_is_an_energy_distance():
     rng = np.random.default_rng(0)
     x, y = (rng.normal(size=(n, 2)).astype(np.float32) for n in (60, 50))
     criterion = criterion_of(x, y)
-    assert criterion(None).value == pytest.approx(energy_distance(x, y), rel=1e-5)
-    assert criterion(Shift()).value == pytest.approx(energy_distance(x + 1, y), rel=1e-5)
+    assert criterion(None).value == pytest.approx(energy_distance(x, y, 0.5), rel=1e-5)
+    assert criterion(Shift()).value == pytest.approx(energy_distance(x + 1, y, 0.5), rel=1e-5)
+
+
+def test_noise_is_compared_in_single_features_too():
+    y = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    criterion = criterion_of_noise(y)
+    ((x, *_),) = criterion.clouds
+    x = x.numpy()
+    assert criterion(None).value == pytest.approx(distance_of_noise(x, y), rel=1e-5)
+    assert criterion(Shift()).value == pytest.approx(distance_of_noise(x + 1, y), rel=1e-5)
+
+
+def distance_of_noise(x, y):
+    """With exponent 1/2 in all features, plus the mean of those with exponent 1 in each."""
+    single = [energy_distance(x[:, [k]], y[:, [k]], 1) for k in range(x.shape[1])]
+    return energy_distance(x, y, 0.5) + np.mean(single)
 
 
 class Faster(nn.Module):
@@ -49,7 +70,7 @@ def test_each_half_has_its_own_steps():
     x, y = (rng.normal(size=(n, 2)).astype(np.float32) for n in (60, 50))
     way = 0.5 * 0 + 0.25 * (0.5 + 0.75)
     distance = criterion_of(x, y, (1, 2))(Faster())
-    assert distance.value == pytest.approx(energy_distance(x + way, y), rel=1e-5)
+    assert distance.value == pytest.approx(energy_distance(x + way, y, 0.5), rel=1e-5)
 
 
 def test_the_standard_error_is_that_of_fresh_samples():
@@ -68,11 +89,7 @@ def test_the_standard_error_is_that_of_fresh_samples():
 
 def test_noise_is_drawn_beyond_the_rows_of_the_target():
     """It costs nothing, and few points of it would tell little of a few rows."""
-    rows = ArraySampler(np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32))
-    noise = Side(GaussianSampler(np.ones(2)), np.inf)
-    strata = [Stratum(noise, Side(rows, 20.0))]
-    criterion = HeldOutDistance(strata, (3,), "euler", are_seen=False, device=torch.device("cpu"), seed=0)
-    distance = criterion(None)
+    distance = criterion_of_noise(np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32))(None)
     assert (len(distance.source_parts), len(distance.target_parts)) == (1024, 20)
 
 
@@ -118,11 +135,13 @@ def test_every_row_is_held_out_of_one_fold():
         assert (places // 5).tolist() == list(range(14))
 
 
-def test_folds_of_other_sizes():
-    sample = Sample(SampleRows(np.arange(13.0).reshape(-1, 1), Layout((1,))), None)
-    for fraction, n_folds in ((0.5, 2), (0.9, 2), (0.01, 5)):
-        held_out = [places for _, places in split_places(sample, fraction, 0, n_folds)]
-        assert len(np.concatenate(held_out)) == len(set(np.concatenate(held_out))) > 0
+@pytest.mark.parametrize(("fraction", "n_folds"), [(0.5, 2), (0.9, 2), (0.01, 5), (0.2, 5)])
+@pytest.mark.parametrize("n_rows", [13, 14, 71])
+def test_folds_hold_out_all_rows_once(fraction, n_folds, n_rows):
+    sample = Sample(SampleRows(np.arange(float(n_rows)).reshape(-1, 1), Layout((1,))), None)
+    held_out = [places for _, places in split_places(sample, fraction, 0, n_folds)]
+    assert sorted(np.concatenate(held_out)) == list(range(n_rows))
+    assert np.ptp([len(places) for places in held_out]) <= 1
 
 
 def test_folds_share_their_mean():

@@ -51,6 +51,11 @@ class FlowData(NamedTuple):
     classes: Classes
     table: Table
 
+    @property
+    def n_rows(self) -> int:
+        """Rows of the smaller sample."""
+        return min(sample.n_rows for sample in (self.source, self.target) if sample is not None)
+
     def thinned(self, n_most: int) -> FlowData:
         """At most so many rows of samples without classes."""
         if self.target.codes is not None:

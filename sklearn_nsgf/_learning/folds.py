@@ -36,15 +36,12 @@ class Looks(NamedTuple):
     curves : Curves
         Of the last fold, with what all of them say before and after the training.
     interrupted : bool
-        Whether Ctrl-C ended it.
-    is_over : bool
-        Whether a callback has ended the phase.
+        Whether Ctrl-C or a callback ended it, so that nothing is known.
     """
 
     is_better: bool
     curves: Curves
     interrupted: bool = False
-    is_over: bool = False
 
 
 def n_few_steps(strata: list[Stratum]) -> int:
@@ -57,7 +54,7 @@ def n_few_steps(strata: list[Stratum]) -> int:
 def cross_validate(
     folds: list[Fold],
     train: Callable[[list[Stratum]], tuple[TrainingResult, TrajectoryPool]],
-    criterion_of: Callable[[list[Stratum]], HeldOutDistance],
+    criterion_of: Callable[[list[Stratum], int], HeldOutDistance],
     end_step: Callable[..., bool],
     n_features: int,
 ) -> Looks:
@@ -69,7 +66,7 @@ def cross_validate(
     train : callable
         Trains on strata.
     criterion_of : callable
-        The distance that held-out strata tell.
+        The distance that held-out strata tell, of the fold of that number.
     end_step : callable
         Is called after each fold; says whether to stop.
     n_features : int
@@ -79,29 +76,29 @@ def cross_validate(
     looks : Looks
     """
     distances: list[tuple[Distance, Distance]] = []
-    curves, is_over = Curves([], [], [], [], 0, 0), False
+    curves, team = Curves([], [], [], [], 0, 0), processes()
     try:
-        for training, held_out in folds:
+        for k, (training, held_out) in enumerate(folds):
             result, _ = train(training)
             curves = result.curves._replace(n_kept=0)
             if result.interrupted:
                 return Looks(False, curves, interrupted=True)
             with one_thread:
-                ask = processes().ask_first(partial(_ask_about, criterion_of(held_out), result.network))
+                ask = team.ask_first(partial(_ask_about, criterion_of(held_out, k), result.network))
                 distances.append(ask())
-            if len(distances) < len(folds) and end_step():
-                is_over = True
-                break
+            if k < len(folds) - 1 and team.ask_first(end_step)():
+                return Looks(False, curves, interrupted=True)
         without, with_network = map(mean_distance, zip(*distances, strict=True))
         is_better = with_network.is_better_than(without, N_ERRORS + N_MORE_ERRORS / n_features**2)
-        is_over = is_over or end_step(last=not is_better)
+        if team.ask_first(partial(end_step, last=not is_better))() and is_better:
+            return Looks(False, curves, interrupted=True)
     except KeyboardInterrupt:
         if curves.n_iter == 0:
             raise
         return Looks(False, curves, interrupted=True)
     steps = [0, curves.n_iter]
     curves = curves._replace(validation=[without.value, with_network.value], validation_steps=steps)
-    return Looks(is_better, curves, is_over=is_over)
+    return Looks(is_better, curves)
 
 
 def _ask_about(criterion: HeldOutDistance, network: nn.Module) -> tuple[Distance, Distance]:

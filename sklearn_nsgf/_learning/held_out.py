@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -22,7 +23,10 @@ class Distance(NamedTuple):
     """A squared energy distance with exponent 1/2, and the part of each row in it.
 
     The roots of the distances between points count near points more, which is where a network differs from a
-    map that has means and covariances right already.
+    map that has means and covariances right already. Between points of many features they hardly see what is
+    wrong in one of them, such as two clusters, where noise has none. Points that are drawn from noise are
+    therefore looked at in single features as well: the mean of the energy distances with exponent 1 is added.
+    Moved rows bring their features along, and did worse by that, measured on 54 pairs of 50 to 200 rows.
 
     Attributes
     ----------
@@ -70,7 +74,7 @@ class HeldOutDistance:
     are_seen : bool
         Whether the network sees the classes.
     device : torch device
-    seed : int
+    seed : int, or several
     """
 
     def __init__(
@@ -81,30 +85,30 @@ class HeldOutDistance:
         *,
         are_seen: bool,
         device: torch.device,
-        seed: int,
+        seed: int | Sequence[int],
     ) -> None:
         rng = np.random.default_rng(seed)
         self.n_steps, self.solver, self.shares = n_steps, solver, shares(strata)
-        self.clouds: list[tuple[Tensor, Tensor, list[Tensor]]] = []
+        self.clouds: list[tuple[Tensor, Tensor, list[Tensor], bool]] = []
         for stratum, share in zip(strata, self.shares, strict=True):
             x, y = (
                 torch.from_numpy(side.sampler.draw(_n_rows(side, share), rng)).to(device)
                 for side in (stratum.source, stratum.target)
             )
             labels = [torch.full((len(x),), stratum.code, device=device)] if are_seen else []
-            self.clouds.append((x, y, labels))
+            self.clouds.append((x, y, labels, math.isinf(stratum.source.n_rows)))
 
     @torch.no_grad()
     def __call__(self, network: nn.Module | None) -> Distance:
         """The distance with a network, or with None where nothing moves."""
         was_training = network is not None and network.training
         distances = []
-        for x, y, labels in self.clouds:
+        for x, y, labels, is_noise in self.clouds:
             if network is not None:
                 field = partial(_velocity, network.eval(), labels)
                 x = self._follow(field, x)
             # In float64, which not every device has.
-            distances.append(_distance(x.cpu().double(), y.cpu().double()))
+            distances.append(_distance(x.cpu().double(), y.cpu().double(), in_features=is_noise))
         if network is not None:
             network.train(was_training)
         value = sum(share * each.value for share, each in zip(self.shares, distances, strict=True))
@@ -131,10 +135,30 @@ def _n_rows(side: Side, share: float) -> int:
     return int(max(1, min(side.sampler.n_rows, side.n_rows, MAX_ROWS * share)))
 
 
-def _distance(x: Tensor, y: Tensor) -> Distance:
-    """``2 E|x - y|^.5 - E|x - x'|^.5 - E|y - y'|^.5`` without the pairs of a point with itself."""
-    between = torch.cdist(x, y).sqrt()
-    within_x, within_y = (torch.cdist(each, each).sqrt().sum(1) / max(1, len(each) - 1) for each in (x, y))
-    to_y, to_x = between.mean(1), between.mean(0)
-    value = 2 * to_y.mean() - within_x.mean() - within_y.mean()
-    return Distance(value.item(), (2 * (to_y - within_x)).numpy(), (2 * (to_x - within_y)).numpy())
+def _distance(x: Tensor, y: Tensor, *, in_features: bool) -> Distance:
+    pairs = (x, y), (y, x), (x, x), (y, y)
+    roots = _energy_distance(*(torch.cdist(a, b).sqrt().sum(1)[None] for a, b in pairs))
+    if not in_features:
+        return roots
+    features = _energy_distance(*(_sums_of_distances(a, b) for a, b in pairs))
+    return Distance(roots.value + features.value, *map(np.add, roots[1:], features[1:]))
+
+
+def _energy_distance(x_to_y: Tensor, y_to_x: Tensor, x_to_x: Tensor, y_to_y: Tensor) -> Distance:
+    """``2 E|x - y| - E|x - x'| - E|y - y'|`` without the pairs of a point with itself, mean over features.
+
+    The arguments are sums over all points of one sample, of shape (n_features, n) or (n_features, m).
+    """
+    n, m = x_to_y.shape[1], y_to_x.shape[1]
+    x_to_y, y_to_x = x_to_y.mean(0) / m, y_to_x.mean(0) / n
+    x_to_x, y_to_y = x_to_x.mean(0) / max(1, n - 1), y_to_y.mean(0) / max(1, m - 1)
+    value = 2 * x_to_y.mean() - x_to_x.mean() - y_to_y.mean()
+    return Distance(value.item(), (2 * (x_to_y - x_to_x)).numpy(), (2 * (y_to_x - y_to_y)).numpy())
+
+
+def _sums_of_distances(a: Tensor, b: Tensor) -> Tensor:
+    """``sum_j |a_i - b_j|`` in each feature, by sorting."""
+    a, b = a.T.contiguous(), b.T.contiguous().sort(dim=1).values
+    sums = nn.functional.pad(b.cumsum(1), (1, 0))
+    n_below = torch.searchsorted(b, a)
+    return a * (2 * n_below - b.shape[1]) + sums[:, -1:] - 2 * sums.gather(1, n_below)

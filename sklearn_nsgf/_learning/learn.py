@@ -156,9 +156,11 @@ def learn_leg(
     if job.settings.max_iter == 0:
         return before or leg_of(new_network(), Curves([], [], [], [], 0, 0)), False
 
-    def criterion_of(held_out: list[Stratum]) -> HeldOutDistance:
-        return HeldOutDistance(held_out, *steps, are_seen=are_seen, device=job.device, seed=validation_seed)
+    def criterion_of(held_out: list[Stratum], fold: int = 0) -> HeldOutDistance:
+        seed = (validation_seed, fold)
+        return HeldOutDistance(held_out, *steps, are_seen=are_seen, device=job.device, seed=seed)
 
+    goes_on = before is not None and not before.is_at_rest
     n_folds, looks, settings = len(job.folds), None, job.settings
     if n_folds:
         n_steps = min(settings.max_iter, n_few_steps(job.training))
@@ -184,30 +186,28 @@ def learn_leg(
         def report(average: nn.Module, curves: Curves, last: bool) -> bool:
             return end_step(lambda: model_so_far(average, curves), last=last)
 
-        has_ended = False
         if n_folds:
             train_briefly = partial(train, report=None, n_steps=min(settings.max_iter, FEW_STEPS))
             looks = cross_validate(job.folds, train_briefly, criterion_of, end_step, math.prod(event_shape))
             if not looks.is_better:
-                if settings.verbose:
+                if settings.verbose and not looks.interrupted:
                     say("%s keeps no network, by what %d folds of held-out rows say", name, n_folds)
-                return leg_of(new_network(), looks.curves), looks.interrupted
-            has_ended = looks.is_over
+                return leg_of(new_network(), going_on(looks.curves)), looks.interrupted
         try:
             result, pool = train(
                 job.training,
-                None if has_ended else report,
+                report,
                 settings.max_iter,
-                constant_rate=before is not None,
+                constant_rate=goes_on,
                 compile=settings.compile,
                 criterion=criterion_of(job.held_out) if job.held_out else None,
                 n_iter_no_change=settings.n_iter_no_change,
-                beats_network=before is not None and not before.is_at_rest,
+                beats_network=goes_on,
             )
         except KeyboardInterrupt:
             if looks is None:
                 raise
-            return leg_of(new_network(), looks.curves), True
+            return leg_of(new_network(), going_on(looks.curves)), True
     paths.report(pool, bool(settings.verbose))
     if settings.verbose:
         say("%s trained %d iterations, loss %.3g", name, result.curves.n_iter, result.curves.loss[-1])

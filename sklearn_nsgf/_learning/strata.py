@@ -66,20 +66,24 @@ def shares(strata: Sequence[Stratum]) -> np.ndarray:
 def split_places(
     sample: Sample, fraction: float, seed: int, n_folds: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Places to train on and places to hold out: the `fraction`, at least one, of each class, in each fold.
+    """Places to train on and places to hold out, in each fold: of each class the `fraction`, at least one.
 
     Each row is held out with the same probability, and one of each group of neighbours: two halves of
-    a sample would differ by chance, and the one that is held out from what was learnt of the other. No row
-    is held out in two folds.
+    a sample would differ by chance, and the one that is held out from what was learnt of the other. Several
+    folds hold out all rows in turn, whatever the fraction, but those of classes with a single one.
     """
     classes = np.zeros(sample.n_rows, dtype=int) if sample.codes is None else sample.codes
     rng, order = np.random.RandomState(seed), tree_order(sample.rows)
     fold = np.full(sample.n_rows, -1)
     for code in np.unique(classes):
         members = order[classes[order] == code]
-        if len(members) > 1:
-            for group in np.array_split(members, max(1, int(fraction * len(members)))):
-                fold[rng.permutation(group)[:n_folds]] = np.arange(min(n_folds, len(group)))
+        if n_folds == 1:
+            groups = np.array_split(members, max(1, int(fraction * len(members))))
+        else:
+            groups = np.split(members, range(n_folds, len(members), n_folds))
+        for group in groups if len(members) > 1 else []:
+            places = rng.permutation(group)[:n_folds]
+            fold[places] = rng.permutation(n_folds)[: len(places)]
     return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(n_folds)]
 
 
@@ -130,12 +134,18 @@ def _noise(frame: Frame, code: int | None = None) -> Side:
 
 
 def make_folds(
-    source: Sample | None, target: Sample, space: Space, fraction: float, seed: int, n_folds: int
+    source: Sample | None,
+    target: Sample,
+    space: Space,
+    fraction: float,
+    seed: int,
+    n_folds: int,
+    own_frames: bool,
 ) -> list[Fold]:
     """Return folds with a fraction of the rows held out of each.
 
-    Several folds start where their own rows say: a start does not know the rows that are held out, as a
-    network does not.
+    With their own frames they start where their own rows say: a start does not know the rows that are held
+    out, as a network does not.
     """
     splits = [
         [(None, None)] * n_folds
@@ -151,7 +161,7 @@ def make_folds(
         training, held_out = zip(*parts, strict=True)
         # Of classes with fewer rows than folds, some have none.
         if all(sample is None or sample.n_rows for sample in held_out):
-            folds.append(_fold(training, held_out, space, has_own_frame=n_folds > 1))
+            folds.append(_fold(training, held_out, space, has_own_frame=own_frames))
     return [fold for fold in folds if fold.held_out]
 
 
