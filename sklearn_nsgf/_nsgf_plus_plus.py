@@ -198,8 +198,8 @@ class NSGFPlusPlus(BaseFlowTransport):
         "predicted" one after the other.
     validation_curve_ : list of float
         Energy distance of held-out rows in the same way, with exponent 1/2 and in standardised units, from
-        before the first step on; of few rows without and with the networks of the folds. From noise, that in
-        single features is added. Empty without early stopping.
+        before the first step on; of few rows without and with the networks of the folds. Empty without early
+        stopping.
     n_function_evaluations_ : int
         Number of evaluations of a velocity network in one `transform`.
     from_noise_ : bool

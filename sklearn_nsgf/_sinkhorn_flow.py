@@ -158,8 +158,7 @@ class SinkhornFlowTransport(SingleFlowTransport):
         Training loss at about 50 evaluations, each averaged since the last one.
     validation_curve_ : list of float
         Energy distance of held-out rows, with exponent 1/2 and in standardised units, from before the first
-        step on; of few rows without and with the networks of the folds. From noise, that in single features
-        is added. Empty without early stopping.
+        step on; of few rows without and with the networks of the folds. Empty without early stopping.
     n_iter_ : int
         Number of optimiser steps taken; of few rows, by the network that is kept, or else by that of a fold.
     n_function_evaluations_ : int

@@ -25,12 +25,6 @@ def criterion_of(x, y, n_steps=(3,)):
     )
 
 
-def criterion_of_noise(y):
-    noise = Side(GaussianSampler(np.ones(y.shape[1])), np.inf)
-    strata = [Stratum(noise, Side(ArraySampler(y), float(len(y))))]
-    return HeldOutDistance(strata, (3,), "euler", are_seen=False, device=torch.device("cpu"), seed=0)
-
-
 def energy_distance(x, y, exponent):
     """Of different points."""
     return 2 * (cdist(x, y) ** exponent).mean() - sum((pdist(each) ** exponent).mean() for each in (x, y))
@@ -44,19 +38,14 @@ def test_the_distance_is_an_energy_distance():
     assert criterion(Shift()).value == pytest.approx(energy_distance(x + 1, y, 0.5), rel=1e-5)
 
 
-def test_noise_is_compared_in_single_features_too():
-    y = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
-    criterion = criterion_of_noise(y)
-    ((x, *_),) = criterion.clouds
-    x = x.numpy()
-    assert criterion(None).value == pytest.approx(distance_of_noise(x, y), rel=1e-5)
-    assert criterion(Shift()).value == pytest.approx(distance_of_noise(x + 1, y), rel=1e-5)
-
-
-def distance_of_noise(x, y):
-    """With exponent 1/2 in all features, plus the mean of those with exponent 1 in each."""
-    single = [energy_distance(x[:, [k]], y[:, [k]], 1) for k in range(x.shape[1])]
-    return energy_distance(x, y, 0.5) + np.mean(single)
+def test_the_distances_in_single_features_may_be_added():
+    """The mean of those with exponent 1."""
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(n, 3)).astype(np.float32) for n in (60, 50))
+    for shift, network in ((0, None), (1, Shift())):
+        single = [energy_distance(x[:, [k]] + shift, y[:, [k]], 1) for k in range(3)]
+        expected = energy_distance(x + shift, y, 0.5) + np.mean(single)
+        assert criterion_of(x, y)(network, in_features=True).value == pytest.approx(expected, rel=1e-5)
 
 
 class Faster(nn.Module):
@@ -89,7 +78,11 @@ def test_the_standard_error_is_that_of_fresh_samples():
 
 def test_noise_is_drawn_beyond_the_rows_of_the_target():
     """It costs nothing, and few points of it would tell little of a few rows."""
-    distance = criterion_of_noise(np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32))(None)
+    rows = ArraySampler(np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32))
+    noise = Side(GaussianSampler(np.ones(2)), np.inf)
+    strata = [Stratum(noise, Side(rows, 20.0))]
+    criterion = HeldOutDistance(strata, (3,), "euler", are_seen=False, device=torch.device("cpu"), seed=0)
+    distance = criterion(None)
     assert (len(distance.source_parts), len(distance.target_parts)) == (1024, 20)
 
 

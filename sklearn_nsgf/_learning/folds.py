@@ -75,8 +75,12 @@ def cross_validate(
     -------
     looks : Looks
     """
-    distances: list[tuple[Distance, Distance]] = []
+    distances: list[list[tuple[Distance, Distance]]] = []
     curves, team = Curves([], [], [], [], 0, 0), processes()
+    # Noise has none of the features' own shapes, and by either distance a network may have learnt some. Moved
+    # rows bring theirs along, and did worse by the second one: measured on 54 pairs of 50 to 200 rows.
+    is_noise = any(math.isinf(each.source.n_rows) for each in folds[0].held_out)
+    looks = (False, True) if is_noise else (False,)
     try:
         for k, (training, held_out) in enumerate(folds):
             result, _ = train(training)
@@ -84,12 +88,13 @@ def cross_validate(
             if result.interrupted:
                 return Looks(False, curves, interrupted=True)
             with one_thread:
-                ask = team.ask_first(partial(_ask_about, criterion_of(held_out, k), result.network))
-                distances.append(ask())
+                ask = partial(_ask_about, criterion_of(held_out, k), result.network, looks)
+                distances.append(team.ask_first(ask)())
             if k < len(folds) - 1 and team.ask_first(end_step)():
                 return Looks(False, curves, interrupted=True)
-        without, with_network = map(mean_distance, zip(*distances, strict=True))
-        is_better = with_network.is_better_than(without, N_ERRORS + N_MORE_ERRORS / n_features**2)
+        n_errors = N_ERRORS + N_MORE_ERRORS / n_features**2
+        pairs = [tuple(map(mean_distance, zip(*each, strict=True))) for each in zip(*distances, strict=True)]
+        is_better = any(with_network.is_better_than(without, n_errors) for without, with_network in pairs)
         if team.ask_first(partial(end_step, last=not is_better))() and is_better:
             return Looks(False, curves, interrupted=True)
     except KeyboardInterrupt:
@@ -97,9 +102,13 @@ def cross_validate(
             raise
         return Looks(False, curves, interrupted=True)
     steps = [0, curves.n_iter]
-    curves = curves._replace(validation=[without.value, with_network.value], validation_steps=steps)
+    validation = [distance.value for distance in pairs[0]]
+    curves = curves._replace(validation=validation, validation_steps=steps)
     return Looks(is_better, curves)
 
 
-def _ask_about(criterion: HeldOutDistance, network: nn.Module) -> tuple[Distance, Distance]:
-    return criterion(None), criterion(network)
+def _ask_about(
+    criterion: HeldOutDistance, network: nn.Module, looks: tuple[bool, ...]
+) -> list[tuple[Distance, Distance]]:
+    """Without and with the network, by the distance in all features, and with that in single ones."""
+    return [tuple(criterion(each, in_features=look) for each in (None, network)) for look in looks]
