@@ -128,10 +128,9 @@ def test_a_callback_that_stops_among_the_folds_leaves_the_start(n_folds):
     rng = np.random.default_rng(0)
     source, target = rng.normal(size=(2, 150, 2))
     target[:, 0] += 8 * rng.choice([-1, 1], 150)
-    options = {"early_stopping": True, "frame": "linear", "hidden_layer_sizes": (32, 32)}
-    options["learning_rate"] = 0.02
-    recorder = Recorder()
-    assert fresh("matching", recorder, **options).fit(source, target).model_.n_kept == 60
+    network = {"hidden_layer_sizes": (32, 32), "learning_rate": 0.02}
+    options = {"early_stopping": True, "frame": "linear", **network}
+    assert fresh("matching", **options).fit(source, target).model_.n_kept == 60
     recorder = Recorder({"straight flow": n_folds})
     with pytest.warns(UserWarning, match="keeps the start alone, the linear map"):
         est = fresh("matching", recorder, **options).fit(source, target)

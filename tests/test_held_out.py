@@ -38,14 +38,15 @@ def test_the_distance_is_an_energy_distance():
     assert criterion(Shift()).value == pytest.approx(energy_distance(x + 1, y, 0.5), rel=1e-5)
 
 
-def test_the_distances_in_single_features_may_be_added():
-    """The mean of those with exponent 1."""
+def test_the_distances_in_single_features_are_added():
+    """The mean of those with exponent 1, after the distance itself."""
     rng = np.random.default_rng(0)
     x, y = (rng.normal(size=(n, 3)).astype(np.float32) for n in (60, 50))
     for shift, network in ((0, None), (1, Shift())):
         single = [energy_distance(x[:, [k]] + shift, y[:, [k]], 1) for k in range(3)]
-        expected = energy_distance(x + shift, y, 0.5) + np.mean(single)
-        assert criterion_of(x, y)(network, in_features=True).value == pytest.approx(expected, rel=1e-5)
+        together = energy_distance(x + shift, y, 0.5)
+        values = [distance.value for distance in criterion_of(x, y).with_single_features(network)]
+        assert values == pytest.approx([together, together + np.mean(single)], rel=1e-5)
 
 
 class Faster(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -23,8 +24,8 @@ class Distance(NamedTuple):
 
     The roots of the distances between points count near points more, which is where a network differs from a
     map that has means and covariances right already. Between points of many features they hardly see what is
-    wrong in one of them, such as two clusters: in single features, the mean of the energy distances with
-    exponent 1 is added.
+    wrong in one of them, such as two clusters: the mean of the distances in single features, with exponent 1,
+    does.
 
     Attributes
     ----------
@@ -96,25 +97,35 @@ class HeldOutDistance:
             labels = [torch.full((len(x),), stratum.code, device=device)] if are_seen else []
             self.clouds.append((x, y, labels))
 
+    def __call__(self, network: nn.Module | None) -> Distance:
+        """The distance with a network, or with None where nothing moves."""
+        return self._over_classes([_in_all_features(x, y) for x, y in self._arrived(network)])
+
+    def with_single_features(self, network: nn.Module | None) -> list[Distance]:
+        """The same, and the sum of it and the mean of the distances in single features."""
+        clouds = self._arrived(network)
+        together = [_in_all_features(x, y) for x, y in clouds]
+        single = [_in_single_features(x, y) for x, y in clouds]
+        sums = [Distance(*map(operator.add, *pair)) for pair in zip(together, single, strict=True)]
+        return [self._over_classes(together), self._over_classes(sums)]
+
     @torch.no_grad()
-    def __call__(self, network: nn.Module | None, *, in_features: bool = False) -> Distance:
-        """The distance with a network, or with None where nothing moves; if wanted in single features too."""
+    def _arrived(self, network: nn.Module | None) -> list[tuple[Tensor, Tensor]]:
+        """Where the rows of each class arrive, and those of the target: in float64, not on every device."""
         was_training = network is not None and network.training
-        distances = []
+        clouds = []
         for x, y, labels in self.clouds:
             if network is not None:
-                field = partial(_velocity, network.eval(), labels)
-                x = self._follow(field, x)
-            # In float64, which not every device has.
-            distances.append(_distance(x.cpu().double(), y.cpu().double(), in_features=in_features))
+                x = self._follow(partial(_velocity, network.eval(), labels), x)
+            clouds.append((x.cpu().double(), y.cpu().double()))
         if network is not None:
             network.train(was_training)
+        return clouds
+
+    def _over_classes(self, distances: list[Distance]) -> Distance:
         value = sum(share * each.value for share, each in zip(self.shares, distances, strict=True))
-        return Distance(
-            float(value),
-            np.concatenate([each.source_parts for each in distances]),
-            np.concatenate([each.target_parts for each in distances]),
-        )
+        _, *parts = zip(*distances, strict=True)
+        return Distance(float(value), *map(np.concatenate, parts))
 
     def _follow(self, field: VelocityField, x: Tensor) -> Tensor:
         n_phases = len(self.n_steps)
@@ -133,13 +144,14 @@ def _n_rows(side: Side, share: float) -> int:
     return int(max(1, min(side.sampler.n_rows, side.n_rows, MAX_ROWS * share)))
 
 
-def _distance(x: Tensor, y: Tensor, *, in_features: bool) -> Distance:
-    pairs = (x, y), (y, x), (x, x), (y, y)
-    roots = _energy_distance(*(torch.cdist(a, b).sqrt().sum(1)[None] for a, b in pairs))
-    if not in_features:
-        return roots
-    features = _energy_distance(*(_sums_of_distances(a, b) for a, b in pairs))
-    return Distance(roots.value + features.value, *map(np.add, roots[1:], features[1:]))
+def _in_all_features(x: Tensor, y: Tensor) -> Distance:
+    between, within_x, within_y = (torch.cdist(*pair).sqrt() for pair in ((x, y), (x, x), (y, y)))
+    sums = between.sum(1), between.sum(0), within_x.sum(1), within_y.sum(1)
+    return _energy_distance(*(each[None] for each in sums))
+
+
+def _in_single_features(x: Tensor, y: Tensor) -> Distance:
+    return _energy_distance(*(_sums_of_distances(*pair) for pair in ((x, y), (y, x), (x, x), (y, y))))
 
 
 def _energy_distance(x_to_y: Tensor, y_to_x: Tensor, x_to_x: Tensor, y_to_y: Tensor) -> Distance:
