@@ -280,7 +280,6 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
             per_feature=per_feature,
             categorical=list(data.table.categories),
             codes=data.target.codes if data.classes.are_seen else None,
-            with_clusters=not per_feature,
         )
         if data.layout.picture_shape is None:
             for name, sample in (("source", data.source), ("target", data.target)):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import ks_2samp, kstest, multivariate_normal, norm
 from sklearn.covariance import ledoit_wolf
 
 from sklearn_nsgf import FlowMatchingTransport
@@ -9,6 +10,7 @@ from sklearn_nsgf._data import clusters as clusters_module
 from sklearn_nsgf._data import moments as moments_module
 from sklearn_nsgf._data.choice import find_frame
 from sklearn_nsgf._data.layout import Layout
+from sklearn_nsgf._data.noise import Noise, NoiseMixture, normal_columns_of
 from sklearn_nsgf._data.rows import SampleRows
 from sklearn_nsgf.metrics import energy_distance
 from sklearn_nsgf.networks import UNet
@@ -23,6 +25,15 @@ class Counted(SampleRows):
         rows = super().__getitem__(places)
         self.n_read += len(rows)
         return rows
+
+
+@pytest.fixture
+def without_clusters(monkeypatch):
+    monkeypatch.setattr(clusters_module, "MAX_CLUSTERS", 1)
+
+
+def rows_of(X):
+    return SampleRows(X, Layout(X.shape[1:]))
 
 
 def linear_map(source, target):
@@ -125,12 +136,12 @@ def test_constant_columns(kind):
 def test_noise_has_the_covariance_of_the_data():
     X = correlated(5000, 0)
     for per_feature in (False, True):
-        frame = find_frame(None, X, "auto", per_feature=per_feature)
+        frame = find_frame(None, rows_of(X), "auto", per_feature=per_feature)
         assert (frame.kind, frame.charts) == ("linear", None)
         noise = frame.decode(frame.draw_noise(50_000, np.random.RandomState(0)), 0.0, float)
         np.testing.assert_allclose(np.cov(noise.T), np.cov(X.T), rtol=0.05, atol=0.02)
         np.testing.assert_allclose(noise.mean(axis=0), X.mean(axis=0), atol=0.05)
-    frame = find_frame(None, X, "scale", per_feature=True)
+    frame = find_frame(None, rows_of(X), "scale", per_feature=True)
     noise = frame.decode(frame.draw_noise(50_000, np.random.RandomState(0)), 0.0, float)
     np.testing.assert_allclose(np.cov(noise.T), np.diag(X.var(axis=0)), rtol=0.05, atol=0.05)
 
@@ -147,12 +158,13 @@ def wide(n_rows, rank=5, n_features=1100, seed=0):
     return X
 
 
+@pytest.mark.usefixtures("without_clusters")
 @pytest.mark.parametrize("per_feature", [False, True])
 def test_noise_of_many_features_has_the_covariance_of_data_of_low_rank(per_feature, monkeypatch):
     """Without shrinkage, which has its own test; to the rounding of single precision."""
     monkeypatch.setattr(moments_module, "_shrinkage", lambda X: 0.0)
     X = wide(400)
-    frame = find_frame(None, X, "auto", per_feature=per_feature)
+    frame = find_frame(None, rows_of(X), "auto", per_feature=per_feature)
     assert (frame.kind, frame.charts) == ("linear", None)
     expected = np.cov(X.T, ddof=0)
     np.testing.assert_allclose(covariance_of_noise(frame), expected, rtol=0, atol=1e-5 * expected.max())
@@ -163,6 +175,7 @@ def test_noise_of_many_features_has_the_covariance_of_data_of_low_rank(per_featu
     np.testing.assert_allclose(np.cov(noise[:, :20].T), expected[:20, :20], rtol=0, atol=atol)
 
 
+@pytest.mark.usefixtures("without_clusters")
 @pytest.mark.parametrize("per_feature", [False, True])
 @pytest.mark.parametrize("n_rows", [3, 10, 100])
 def test_noise_of_many_features_is_shrunk_by_ledoit_and_wolf(n_rows, per_feature):
@@ -171,7 +184,7 @@ def test_noise_of_many_features_is_shrunk_by_ledoit_and_wolf(n_rows, per_feature
     X[:, 7] = 255.0
     X[:, :500] *= 10
     std = X.std(axis=0)
-    frame = find_frame(None, X, "linear", per_feature=per_feature)
+    frame = find_frame(None, rows_of(X), "linear", per_feature=per_feature)
     covariance = covariance_of_noise(frame)
     np.testing.assert_allclose(covariance.diagonal(), std**2, rtol=1e-5)
     unit = np.where(std > 0, std, 1) if per_feature else std.max()
@@ -182,35 +195,39 @@ def test_noise_of_many_features_is_shrunk_by_ledoit_and_wolf(n_rows, per_feature
     np.testing.assert_allclose(covariance, expected, rtol=0, atol=1e-5 * expected.max())
 
 
+@pytest.mark.usefixtures("without_clusters")
 def test_noise_of_many_features_has_the_variances_of_all_rows(monkeypatch):
     """Also of features that hardly vary, or do not, in the rows from which correlations are estimated."""
     monkeypatch.setattr(moments_module, "FACTOR_SIZE", 300 * 1100)
     monkeypatch.setattr(moments_module, "MAX_RANK", 20)
     X = wide(4000, rank=50).astype(np.float32)
     X[:, :5] = np.arange(4000)[:, None] == np.arange(5)
-    frame = find_frame(None, X, "auto", per_feature=False)
+    frame = find_frame(None, rows_of(X), "auto", per_feature=False)
     assert frame.noises[0].factor.shape == (1100, 20)
     covariance = covariance_of_noise(frame)
     np.testing.assert_allclose(covariance.diagonal(), X.var(axis=0, dtype=float), rtol=1e-5)
     assert abs(covariance[:5, :5] - np.diag(covariance[:5, :5].diagonal())).max() < 0.01 * covariance[0, 0]
 
 
+@pytest.mark.usefixtures("without_clusters")
 @pytest.mark.parametrize("X", [wide(2), np.full((5, 1100), 3.0, dtype=np.float32)])
 def test_noise_of_many_features_from_next_to_nothing(X):
     """Two rows, whose covariance is not shrunk, and a constant."""
-    frame = find_frame(None, X, "auto", per_feature=False)
+    frame = find_frame(None, rows_of(X), "auto", per_feature=False)
     np.testing.assert_allclose(covariance_of_noise(frame).diagonal(), X.var(axis=0), rtol=1e-5)
     assert np.isfinite(frame.decode(frame.draw_noise(9, np.random.RandomState(0)), 0.0, float)).all()
 
 
+@pytest.mark.usefixtures("without_clusters")
 def test_independent_features_stay_independent():
-    frame = find_frame(None, np.random.default_rng(0).normal(size=(50, 1100)), "auto", per_feature=True)
+    rows = rows_of(np.random.default_rng(0).normal(size=(50, 1100)))
+    frame = find_frame(None, rows, "auto", per_feature=True)
     factor = frame.noises[0].factor
     assert abs(factor @ factor.T).max() < 0.05
 
 
 def by_class(X, codes):
-    return SampleRows(X, Layout(X.shape[1:])), codes
+    return rows_of(X), codes
 
 
 def covariance_in_units(frame, noise):
@@ -301,7 +318,7 @@ def test_classes_of_single_rows_have_the_covariance_of_all():
     X = correlated(30, 0)
     rows, codes = by_class(X, np.arange(30))
     frame = find_frame(None, rows, "linear", per_feature=True, codes=codes)
-    alone = find_frame(None, X, "linear", per_feature=True)
+    alone = find_frame(None, rows_of(X), "linear", per_feature=True)
     np.testing.assert_allclose(class_covariance(frame, 7), class_covariance(alone, 0), rtol=1e-9)
     np.testing.assert_allclose(frame.decode(frame.noises[7].mean[None], 0.0, float)[0], X[7])
 
@@ -320,7 +337,7 @@ def test_classes_of_extreme_scales(scale):
 
 def clustered(X, **options):
     rows, _ = by_class(X, None)
-    return find_frame(None, rows, "auto", per_feature=False, with_clusters=True, **options)
+    return find_frame(None, rows, "auto", per_feature=False, **options)
 
 
 def blobs(n_rows, centres, seed=0):
@@ -356,6 +373,7 @@ def test_noise_starts_at_the_clusters_of_the_data():
 def test_noise_of_clusters_has_mean_and_variances_of_the_data(n_rows, monkeypatch):
     """Of all rows, also where clusters are those of a part."""
     monkeypatch.setattr(clusters_module, "FACTOR_SIZE", 1000 * 3)
+    monkeypatch.setattr(clusters_module, "_likeliest_number", lambda points, n_most, **options: n_most)
     X = blobs(n_rows, CENTRES)
     X[:, 1] *= np.linspace(0, 1, len(X))
     frame = clustered(X)
@@ -382,7 +400,7 @@ def test_few_rows_start_at_one_normal_distribution():
     assert clustered(np.concatenate([X, X])).has_clusters
     rows, _ = by_class(np.concatenate([X, X]), None)
     for kind in ("none", "shift", "scale"):
-        assert not find_frame(None, rows, kind, per_feature=False, with_clusters=True).has_clusters
+        assert not find_frame(None, rows, kind, per_feature=False).has_clusters
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e150, 1e300])
@@ -400,7 +418,88 @@ def test_clusters_of_rows_that_repeat(X):
     """There are fewer than asked for, and no warning; points without a neighbour stay points."""
     frame = clustered(X)
     noise = frame.decode(frame.draw_noise(300, np.random.RandomState(0)), 0.0, float)
-    assert np.abs(noise[:, None] - X).max(axis=2).min(axis=1).max() < 1e-6
+    assert np.abs(noise[:, None] - X).max(axis=2).min(axis=1).max() < 1e-4
+
+
+def test_held_out_rows_choose_the_number_of_clusters():
+    rng = np.random.default_rng(0)
+    for n_features in (1, 3):
+        X = rng.normal(size=(400, n_features))
+        assert not find_frame(None, rows_of(X), "linear", per_feature=True).has_clusters
+        X += 10 * rng.integers(0, 4, size=(400, 1))
+        (mixture,) = find_frame(None, rows_of(X), "linear", per_feature=True).noises
+        assert len(mixture.noises) == 4
+        np.testing.assert_allclose(mixture.weights, 100, atol=30)
+
+
+def test_curves_and_many_features_are_no_clusters():
+    """More and more clusters fit a curve better; rows in one unit have as many as they allow."""
+    rng = np.random.default_rng(0)
+    angles = 5 * rng.random(1000)
+    curve = np.column_stack([np.cos(angles), np.sin(angles)]) + 0.02 * rng.normal(size=(1000, 2))
+    assert not find_frame(None, rows_of(curve), "linear", per_feature=True).has_clusters
+    (mixture,) = find_frame(None, rows_of(curve), "linear", per_feature=False).noises
+    assert len(mixture.noises) == 1000 // 16
+    assert not find_frame(None, rows_of(wide(100)), "linear", per_feature=True).has_clusters
+
+
+def test_the_likelihood_of_clusters_is_that_of_their_mixture():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(50, 2))
+    correlation = np.array([[1.0, 0.6], [0.6, 1.0]])
+    means, stds = np.array([[0.0, 1.0], [2.0, 0.0]]), np.array([[1.0, 2.0], [0.5, 1.0]])
+    moments = [moments_module.Moments(mean, std, correlation) for mean, std in zip(means, stds, strict=True)]
+    found = moments_module.ClassMoments(means, moments)
+    expected = sum(
+        share * multivariate_normal(mean, np.outer(std, std) * correlation).pdf(points)
+        for share, mean, std in zip((0.25, 0.75), means, stds, strict=True)
+    )
+    logarithms = clusters_module._log_density(points, found, np.array([10, 30])) - np.log(2 * np.pi)
+    np.testing.assert_allclose(logarithms, np.log(expected), atol=1e-4)
+
+
+def test_columns_of_a_mixture_become_normal():
+    """By its own distribution function, and other columns stay."""
+    means, stds = (
+        np.array([[-3.0, 1.0], [0.0, 2.0], [5.0, 3.0]]),
+        np.array([[1.0, 1.0], [0.01, 1.0], [2.0, 1.0]]),
+    )
+    noises = [Noise(mean, std) for mean, std in zip(means, stds, strict=True)]
+    weights = np.array([1.0, 2.0, 1.0])
+    to_normal = normal_columns_of(noises, weights, np.array([0]), np.array([2.0]))
+    Z = NoiseMixture(noises, weights).draw(2000, np.random.RandomState(0))
+    moved = to_normal(Z)
+    below = norm.cdf((Z[:, :1] - means[:, 0]) / stds[:, 0]) @ weights / 4
+    # As far apart as scores are read.
+    np.testing.assert_allclose(moved[:, 0], 2 * norm.ppf(below), atol=2 / 32)
+    np.testing.assert_array_equal(moved[:, 1], Z[:, 1])
+    mixture = NoiseMixture(noises, weights, to_normal)
+    drawn = mixture.draw(2000, np.random.RandomState(0)), mixture.sampler.draw(2000, np.random.default_rng(0))
+    for each in drawn:
+        assert kstest(each[:, 0] / 2, "norm").pvalue > 0.01
+
+
+def test_clusters_of_a_table_keep_its_marginals():
+    """Two clusters that differ in a column of heavy tails, one that repeats values, and a plain one."""
+    rng = np.random.default_rng(0)
+    side = rng.choice([-1, 1], 450)
+    X = np.column_stack(
+        [
+            np.exp(2 * rng.normal(size=450) + 3 * side),
+            rng.poisson(np.where(side > 0, 9, 1)),
+            rng.normal(size=450) + 5 * side,
+        ]
+    )
+    frame = find_frame(None, rows_of(X), "auto", per_feature=True)
+    assert frame.charts.columns.tolist() == [0, 1]
+    assert frame.has_clusters
+    drawn = frame.decode(frame.draw_noise(3000, np.random.RandomState(0)), 1.0, float)
+    for k in range(3):
+        assert ks_2samp(drawn[:, k], X[:, k]).statistic < 0.05
+    found, expected = (np.corrcoef(np.log(each[:, 0]), each[:, 2] > 0)[0, 1] for each in (drawn, X))
+    assert found == pytest.approx(expected, abs=0.03)
+    counts = [[each[each[:, 2] * sign > 0, 1].mean() for sign in (-1, 1)] for each in (drawn, X)]
+    np.testing.assert_allclose(*counts, atol=0.7)
 
 
 def test_two_samples_of_many_features_start_at_a_shift():
@@ -454,4 +553,4 @@ def test_a_single_column_starts_at_its_optimal_map_where_that_is_not_linear():
     assert find_frame(source, gaussian, "auto", per_feature=True).kind == "linear"
     assert find_frame(source, clusters, "auto", per_feature=True).kind == "quantile"
     assert find_frame(source, clusters, "auto", per_feature=False).kind == "linear"
-    assert find_frame(None, clusters, "auto", per_feature=True).kind == "linear"
+    assert find_frame(None, rows_of(clusters), "auto", per_feature=True).kind == "linear"

@@ -7,6 +7,7 @@ from scipy.spatial.distance import cdist
 from sklearn.base import clone
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
+from sklearn_nsgf._data import clusters
 from sklearn_nsgf.metrics import energy_distance
 
 SMALL = {"hidden_layer_sizes": (32,), "random_state": 0}
@@ -140,6 +141,13 @@ def test_few_rows_of_a_normal_distribution_are_drawn_from_the_start(est):
     np.testing.assert_array_equal(est.sample(50, random_state=0), start.sample(50, random_state=0))
 
 
+@pytest.fixture
+def one_normal_distribution(monkeypatch):
+    """As the start of a generation, also of clusters."""
+    monkeypatch.setattr(clusters, "MAX_CLUSTERS", 1)
+
+
+@pytest.mark.usefixtures("one_normal_distribution")
 def test_few_rows_of_clusters_are_learnt_in_two_steps_a_row(est):
     X, new = (two_clouds(seed=seed)[1][:150] for seed in (0, 1))
     est.set_params(hidden_layer_sizes=(64, 64), max_iter=2000).fit(X)
@@ -156,6 +164,14 @@ def columns_of_which_one_has_clusters(n_rows, seed):
     return X
 
 
+def test_few_rows_of_clusters_start_at_them(est):
+    """Where there is next to nothing to learn."""
+    X, new = (two_clouds(seed=seed)[1][:150] for seed in (0, 1))
+    drawn = est.set_params(max_iter=0).fit(X).sample(1000, random_state=0)
+    assert energy_distance(drawn, new) < 0.01 * energy_distance(new + new.std(axis=0), new)
+
+
+@pytest.mark.usefixtures("one_normal_distribution")
 @pytest.mark.parametrize("name", ["sinkhorn", "matching", "direct"])
 def test_clusters_in_one_of_several_columns_are_seen_and_rows_are_not_copied(name):
     """How far draws are from the rows, as a part of how far new rows are: 2 000 steps copy."""

@@ -38,15 +38,19 @@ def test_the_distance_is_an_energy_distance():
     assert criterion(Shift()).value == pytest.approx(energy_distance(x + 1, y, 0.5), rel=1e-5)
 
 
-def test_the_distances_in_single_features_are_added():
-    """The mean of those with exponent 1, after the distance itself."""
+def test_details_of_the_distance():
+    """It, the sum of it and the mean of those with exponent 1 in single features, and that to the nearest."""
     rng = np.random.default_rng(0)
     x, y = (rng.normal(size=(n, 3)).astype(np.float32) for n in (60, 50))
     for shift, network in ((0, None), (1, Shift())):
         single = [energy_distance(x[:, [k]] + shift, y[:, [k]], 1) for k in range(3)]
         together = energy_distance(x + shift, y, 0.5)
-        values = [distance.value for distance in criterion_of(x, y).with_single_features(network)]
-        assert values == pytest.approx([together, together + np.mean(single)], rel=1e-5)
+        nearest = np.log(cdist(y, x + shift).min(axis=1))
+        details = criterion_of(x, y).with_details(network)
+        expected = [together, together + np.mean(single), nearest.mean()]
+        assert [distance.value for distance in details] == pytest.approx(expected, rel=1e-5)
+        np.testing.assert_allclose(np.sort(details[2].target_parts), np.sort(nearest), rtol=1e-4, atol=1e-4)
+        assert not details[2].source_parts.any()
 
 
 class Faster(nn.Module):
@@ -93,6 +97,11 @@ def test_a_gain_has_to_exceed_the_errors():
     noisy = Distance(0.5, parts + 2 * (-1) ** np.arange(101), parts)
     assert noisy.is_better_than(first, 2.0)
     assert not noisy.is_better_than(first, 3.0)
+    assert noisy.gain_on(first) == pytest.approx(0.5 / np.sqrt(4 / 100), rel=0.01)
+    assert first.gain_on(noisy) == -noisy.gain_on(first)
+    assert first.gain_on(first) == 0
+    assert first._replace(value=0.9).gain_on(first) == np.inf
+    assert first._replace(value=np.nan).gain_on(first) == -np.inf
 
 
 def test_held_out_rows_are_like_the_others():

@@ -43,6 +43,17 @@ def train(batch_size):
     answers[f"weights {batch_size}"] = torch.cat(weights).numpy()
 
 
+# Of few rows a fold is the first step of a phase.
+class StopsAfterOneStep:
+    def setup(self, estimator, context):
+        pass
+
+    teardown = on_fit_task_begin = setup
+
+    def on_fit_task_end(self, estimator, context):
+        return context.parent is not None and context.parent.parent is not None
+
+
 for batch_size in (16, 15):
     train(batch_size)
 
@@ -73,6 +84,11 @@ if size > 1:
             FlowMatchingTransport(**{**small, **couplings, **params}).fit(*samples)
         except ValueError as error:
             answers[name] = np.array(str(error))
+    stopped = NSGFPlusPlus(**{**small, "verbose": 0}, **flows, **couplings, early_stopping=True)
+    if rank == 0 and hasattr(stopped, "set_callbacks"):
+        stopped.set_callbacks(StopsAfterOneStep())
+    stopped.fit(X[:60], Y[:60])
+    answers["stopped"], answers["seen"] = stopped.transform(X), stopped.validation_curve_
     assert processes().is_first == (rank == 0)
 np.savez(result, **answers)
 if size > 1:
@@ -157,6 +173,13 @@ def test_the_first_process_alone_speaks(answers):
     for answer in (alone, first):
         assert LINES.fullmatch(answer["printed"])
     assert second["printed"] == ""
+
+
+def test_a_callback_of_the_first_process_stops_all_among_the_folds(answers):
+    pytest.importorskip("sklearn.callback", reason="scikit-learn before 1.9 has no callbacks")
+    _, (first, second) = answers
+    np.testing.assert_array_equal(first["stopped"], second["stopped"])
+    assert not len(first["seen"]) and not len(second["seen"])
 
 
 @pytest.mark.parametrize("name", ["matching", "direct"])

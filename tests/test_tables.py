@@ -12,8 +12,9 @@ from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransp
 from sklearn_nsgf._data import check
 from sklearn_nsgf._data.charts import STEP_MARGIN, Charts, marginal_of
 from sklearn_nsgf._data.choice import find_frame
+from sklearn_nsgf._data.layout import Layout
 from sklearn_nsgf._data.outliers import far_values, warn_of_units
-from sklearn_nsgf._data.rows import FrameRows
+from sklearn_nsgf._data.rows import FrameRows, SampleRows
 from sklearn_nsgf._data.table import Table
 from sklearn_nsgf.domains import stack_domains
 from sklearn_nsgf.metrics import energy_distance
@@ -171,6 +172,10 @@ def test_a_category_is_one_of_both_at_any_time():
     np.testing.assert_array_equal(charts.velocity(U, U, np.full(100, 0.5)), 0)
 
 
+def rows_of(X):
+    return SampleRows(X, Layout(X.shape[1:]))
+
+
 def test_noise_for_a_table_is_a_gaussian_copula():
     """An untrained flow gives each column its marginals, and their rank correlation."""
     rng = np.random.default_rng(0)
@@ -178,7 +183,7 @@ def test_noise_for_a_table_is_a_gaussian_copula():
     X = np.column_stack(
         [np.exp(normal[:, 0]), normal[:, 1] ** 3, rng.choice(3, size=4000, p=[0.7, 0.2, 0.1])]
     )
-    frame = find_frame(None, X, "quantile", per_feature=True)
+    frame = find_frame(None, rows_of(X), "quantile", per_feature=True)
     drawn = frame.decode(frame.draw_noise(20_000, np.random.RandomState(0)), 1.0, float)
     probabilities = [0.05, 0.25, 0.5, 0.75, 0.95]
     np.testing.assert_allclose(
@@ -219,10 +224,10 @@ def test_automatic_columns():
             np.full(500, 3.0),
         ]
     )
-    frame = find_frame(None, X, "auto", per_feature=True)
+    frame = find_frame(None, rows_of(X), "auto", per_feature=True)
     assert frame.charts.columns.tolist() == [1, 2, 3]
-    assert find_frame(None, X, "auto", per_feature=False).charts is None
-    assert find_frame(None, X, "linear", per_feature=True).charts is None
+    assert find_frame(None, rows_of(X), "auto", per_feature=False).charts is None
+    assert find_frame(None, rows_of(X), "linear", per_feature=True).charts is None
 
 
 def test_heavy_tails_converge(est):

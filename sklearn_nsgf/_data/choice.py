@@ -51,7 +51,6 @@ def find_frame(
     per_feature: bool,
     categorical: Sequence[int] = (),
     codes: np.ndarray | None = None,
-    with_clusters: bool = False,
 ) -> Frame:
     """The frame of two samples, chosen if `kind` is "auto".
 
@@ -67,9 +66,6 @@ def find_frame(
         Columns of codes, which are always read as scores.
     codes : ndarray of int of shape (n_target,), default=None
         Class of each row of the target, where each class is to have a normal source of its own.
-    with_clusters : bool
-        Whether the source of a generation without classes is to have a normal distribution for each cluster
-        of the target, where it knows correlations.
 
     Raises
     ------
@@ -85,7 +81,7 @@ def find_frame(
             if per_feature:
                 columns = columns._replace(are_scores=are_categories | _are_unlike_normal(source, target))
             kind = _choose(source, target, columns)
-        return _frame_of(source, target, kind, columns, codes, with_clusters=with_clusters)
+        return _frame_of(source, target, kind, columns, codes)
 
 
 def frame_like(
@@ -98,7 +94,7 @@ def frame_like(
         are_categories[frame.charts.columns] = frame.charts.are_categories
     columns = Columns(frame.per_feature, are_categories, are_scores)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        return _frame_of(source, target, frame.kind, columns, codes, with_clusters=frame.has_clusters)
+        return _frame_of(source, target, frame.kind, columns, codes)
 
 
 def _are_unlike_normal(source: Rows | None, target: Rows) -> np.ndarray:
@@ -128,8 +124,6 @@ def _frame_of(
     kind: str,
     columns: Columns,
     codes: np.ndarray | None = None,
-    *,
-    with_clusters: bool = False,
 ) -> Frame:
     n_features = len(columns.are_scores)
     places = np.flatnonzero(columns.are_scores | (kind == "quantile"))
@@ -153,8 +147,8 @@ def _frame_of(
     if source is None and correlated:
         if codes is not None:
             classes = class_moments_of(target, codes, encode=encoders[-1], **options)
-        elif with_clusters:
-            classes = cluster_moments_of(target, moments[-1], **options)
+        else:
+            classes = cluster_moments_of(target, moments[-1], encode=encoders[-1], **options)
     return Frame(
         moments[0],
         moments[-1],

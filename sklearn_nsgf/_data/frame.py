@@ -9,7 +9,13 @@ import numpy as np
 
 from sklearn_nsgf._data.charts import Charts
 from sklearn_nsgf._data.moments import ClassMoments, Moments, check_scales, divide_in_place
-from sklearn_nsgf._data.noise import Noise, NoiseMixture, draw_each, root_and_factor
+from sklearn_nsgf._data.noise import (
+    Noise,
+    NoiseMixture,
+    draw_each,
+    normal_columns_of,
+    root_and_factor,
+)
 from sklearn_nsgf.flow import blur_schedule
 
 NAMES = {
@@ -130,7 +136,13 @@ class Frame:
             )
             shape = noises[-1][2:] if is_shared else root_and_factor(moments)
             noises.append(Noise(mean, divide_in_place(moments.std.copy(), self.scale), *shape))
-        return noises if classes.weights is None else [NoiseMixture(noises, classes.weights)]
+        if classes.weights is None:
+            return noises
+        scores = None
+        if self.charts is not None:
+            columns = self.charts.columns
+            scores = normal_columns_of(noises, classes.weights, columns, std[columns])
+        return [NoiseMixture(noises, classes.weights, scores)]
 
     @property
     def name(self) -> str:

@@ -153,7 +153,8 @@ def _weighted(own: Moments, shared: Moments, weight: float) -> Moments:
     A feature that is constant in the class has its part of the shared variance. Correlations of its own that
     are not known are the shared ones.
     """
-    ratio = np.divide(own.std, shared.std, where=own.std > 0, out=np.zeros_like(own.std))
+    varies = (own.std > 0) & (shared.std > 0)
+    ratio = np.divide(own.std, shared.std, where=varies, out=np.zeros_like(own.std))
     std = shared.std * np.where(ratio > 0, ratio**weight, np.sqrt(1 - weight))
     if own.factor is None and own.correlation is None:
         return shared._replace(mean=own.mean, std=std)

@@ -6,9 +6,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 
 from sklearn_nsgf._data.moments import Moments
-from sklearn_nsgf.flow import GaussianSampler, MixtureSampler
+from sklearn_nsgf.flow import GaussianSampler, MixtureSampler, PushforwardSampler
+
+# Normal scores between which a column of a mixture is mapped linearly, and those of each of its parts at
+# which its distribution function is read for that.
+SCORES, FINE_SCORES = np.linspace(-8, 8, 513), np.linspace(-8, 8, 129)
 
 
 class Noise(NamedTuple):
@@ -46,6 +51,48 @@ class Noise(NamedTuple):
         return noise * self.std + self.mean
 
 
+class NormalColumns(NamedTuple):
+    """Makes some columns of a mixture normal, each by the mixture's own distribution function.
+
+    Attributes
+    ----------
+    columns : ndarray of int
+    std : ndarray of shape (n_columns,)
+        Deviations of the normal columns, whose means are 0.
+    quantiles : ndarray of shape (n_columns, n_scores)
+        Of the mixture, at the probabilities of `SCORES`.
+    """
+
+    columns: np.ndarray
+    std: np.ndarray
+    quantiles: np.ndarray
+
+    def __call__(self, Z: np.ndarray) -> np.ndarray:
+        moved = Z.copy()
+        for column, std, quantiles in zip(*self, strict=True):
+            moved[:, column] = std * np.interp(Z[:, column], quantiles, SCORES)
+        return moved
+
+
+def normal_columns_of(
+    noises: list[Noise], weights: np.ndarray, columns: np.ndarray, std: np.ndarray
+) -> NormalColumns:
+    """The map that makes columns of a mixture normal with mean 0 and the given deviations."""
+    quantiles = np.empty((len(columns), len(SCORES)))
+    shares = weights / weights.sum()
+    for k, column in enumerate(columns):
+        means, stds = (np.array([getattr(each, name)[column] for each in noises]) for name in ("mean", "std"))
+        points = np.unique(means + np.multiply.outer(FINE_SCORES, stds))
+        scores = np.divide(
+            points[:, None] - means, stds, where=stds > 0, out=np.zeros((len(points), len(means)))
+        )
+        below, above = ndtr(scores) @ shares, ndtr(-scores) @ shares
+        # The smaller one of both has no rounding errors to speak of.
+        found = np.where(below < above, ndtri(below), -ndtri(above))
+        quantiles[k] = np.interp(SCORES, found, points)
+    return NormalColumns(columns, std, quantiles)
+
+
 class NoiseMixture(NamedTuple):
     """Normal distributions around several means.
 
@@ -54,22 +101,27 @@ class NoiseMixture(NamedTuple):
     noises : list of Noise
     weights : ndarray of shape (n_noises,)
         Positive; they need not sum to one.
+    normal_columns : NormalColumns or None
+        Applied to what is drawn.
     """
 
     noises: list[Noise]
     weights: np.ndarray
+    normal_columns: NormalColumns | None = None
 
     @property
     def n_features(self) -> int:
         return self.noises[0].n_features
 
     @property
-    def sampler(self) -> MixtureSampler:
-        return MixtureSampler([noise.sampler for noise in self.noises], self.weights)
+    def sampler(self) -> MixtureSampler | PushforwardSampler:
+        mixture = MixtureSampler([noise.sampler for noise in self.noises], self.weights)
+        return mixture if self.normal_columns is None else PushforwardSampler(mixture, self.normal_columns)
 
     def draw(self, n_samples: int, rng: np.random.RandomState) -> np.ndarray:
         codes = rng.choice(len(self.noises), n_samples, p=self.weights / self.weights.sum())
-        return draw_each(self.noises, codes, rng)
+        drawn = draw_each(self.noises, codes, rng)
+        return drawn if self.normal_columns is None else self.normal_columns(drawn)
 
 
 def draw_each(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from functools import partial
@@ -17,15 +18,18 @@ from sklearn_nsgf.flow._ode import VelocityField
 
 # Rows of each side that are compared, in all.
 MAX_ROWS = 1024
+# Rows that are nearer to each other count as so near.
+SMALLEST_DISTANCE = 1e-6
 
 
 class Distance(NamedTuple):
-    """A squared energy distance with exponent 1/2, and the part of each row in it.
+    """A distance between two samples, and the part of each row in it.
 
-    The roots of the distances between points count near points more, which is where a network differs from a
-    map that has means and covariances right already. Between points of many features they hardly see what is
-    wrong in one of them, such as two clusters: the mean of the distances in single features, with exponent 1,
-    does.
+    Most are squared energy distances with exponent 1/2: the roots of the distances between points count near
+    points more, which is where a network differs from a map that has means and covariances right already.
+    Between points of many features they hardly see what is wrong in one of them, such as two clusters: the
+    mean of the distances in single features, with exponent 1, does. Nor do they see what lies closer together
+    than held-out rows do, such as a curve: the logarithm of the distance to the nearest point does.
 
     Attributes
     ----------
@@ -44,13 +48,18 @@ class Distance(NamedTuple):
         """Rows of the smaller sample."""
         return min(map(len, self[1:]))
 
+    def gain_on(self, other: Distance) -> float:
+        """By how many standard errors of the paired difference it is smaller."""
+        gain = other.value - self.value
+        if not math.isfinite(gain):
+            return -math.inf
+        parts = [mine - others for mine, others in zip(self[1:], other[1:], strict=True)]
+        error = math.sqrt(sum(part.var() / max(1, len(part) - 1) for part in parts))
+        return gain / error if error > 0 else math.copysign(math.inf, gain) if gain else 0.0
+
     def is_better_than(self, other: Distance, n_errors: float) -> bool:
         """Whether it is smaller by more than so many standard errors of the paired difference."""
-        if not self.value < other.value:  # or it is not finite
-            return False
-        parts = [mine - others for mine, others in zip(self[1:], other[1:], strict=True)]
-        variance = sum(part.var() / max(1, len(part) - 1) for part in parts)
-        return other.value - self.value > n_errors * np.sqrt(variance)
+        return self.gain_on(other) > n_errors
 
 
 def mean_distance(distances: Sequence[Distance]) -> Distance:
@@ -101,13 +110,18 @@ class HeldOutDistance:
         """The distance with a network, or with None where nothing moves."""
         return self._over_classes([_in_all_features(x, y) for x, y in self._arrived(network)])
 
-    def with_single_features(self, network: nn.Module | None) -> list[Distance]:
-        """The same, and the sum of it and the mean of the distances in single features."""
+    def with_details(self, network: nn.Module | None) -> list[Distance]:
+        """The same, the sum of it and the mean of the distances in single features, and that to the nearest.
+
+        The last one is the mean logarithm of the distance from a row of the target to the nearest arrival.
+        """
         clouds = self._arrived(network)
-        together = [_in_all_features(x, y) for x, y in clouds]
-        single = [_in_single_features(x, y) for x, y in clouds]
+        together, single, nearest = (
+            [measure(x, y) for x, y in clouds]
+            for measure in (_in_all_features, _in_single_features, _to_nearest)
+        )
         sums = [Distance(*map(operator.add, *pair)) for pair in zip(together, single, strict=True)]
-        return [self._over_classes(together), self._over_classes(sums)]
+        return [self._over_classes(each) for each in (together, sums, nearest)]
 
     @torch.no_grad()
     def _arrived(self, network: nn.Module | None) -> list[tuple[Tensor, Tensor]]:
@@ -152,6 +166,11 @@ def _in_all_features(x: Tensor, y: Tensor) -> Distance:
 
 def _in_single_features(x: Tensor, y: Tensor) -> Distance:
     return _energy_distance(*(_sums_of_distances(*pair) for pair in ((x, y), (y, x), (x, x), (y, y))))
+
+
+def _to_nearest(x: Tensor, y: Tensor) -> Distance:
+    logarithms = torch.cdist(y, x).amin(1).clamp_min(SMALLEST_DISTANCE).log()
+    return Distance(logarithms.mean().item(), np.zeros(len(x)), logarithms.numpy())
 
 
 def _energy_distance(x_to_y: Tensor, y_to_x: Tensor, x_to_x: Tensor, y_to_y: Tensor) -> Distance:
