@@ -135,16 +135,16 @@ class NSGFPlusPlus(BaseFlowTransport):
         map between their means and covariances, "scale" the map between means and standard deviations,
         "shift" moves the mean, "none" leaves points where they are. The network learns the rest. For
         generation, "linear" gives the noise the covariance of the data, with more than 1 024 features in its
-        256 leading directions; the others use its standard deviations. For images, and with
-        `standardize=False`, such noise is drawn around each cluster of the data. With
-        `label_mode="condition"` the noise of each class has the mean and the covariance of that class, of its
-        scores where columns are read as scores. "quantile" reads each column as normal scores, by its own
-        quantiles in either sample, and starts at the linear map between those: marginals are right from the
-        start, zeros, integers and bounds come back exactly, and heavy tails cost nothing. "auto" reads
-        columns as scores if their values repeat or their tails are heavy. Otherwise it is "linear", unless a
-        simpler one, or "quantile" for a single column, brings held-out rows closer to the target; with a
-        source sample and more than 1 024 features it is "shift". With `standardize=False`, and for images, it
-        reads no columns as scores.
+        256 leading directions; "none", "shift" and "scale" use its standard deviations. If the rows lie in up
+        to 8 clusters, by the likelihood of held-out ones, such noise is drawn around each; for images, and
+        with `standardize=False`, around up to 64 in any case. With `label_mode="condition"` the noise of each
+        class has the mean and the covariance of that class, of its scores where columns are read as scores.
+        "quantile" reads each column as normal scores, by its own quantiles in either sample, and starts at
+        the linear map between those: marginals are right from the start, zeros, integers and bounds come back
+        exactly, and heavy tails cost nothing. "auto" reads columns as scores if their values repeat or their
+        tails are heavy. Otherwise it is "linear", unless a simpler one, or "quantile" for a single column,
+        brings held-out rows closer to the target; with a source sample and more than 1 024 features it is
+        "shift". With `standardize=False`, and for images, it reads no columns as scores.
     categorical_features : "from_dtype", array-like of str, int or bool, or None, default="from_dtype"
         Columns that hold categories: names, places or a mask. "from_dtype" takes those of a DataFrame with a
         categorical or boolean dtype. They are encoded inside, read as scores whatever `frame` is, and come

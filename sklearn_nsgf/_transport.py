@@ -51,8 +51,9 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
 
         After `fit(X)` without a target, the source is noise: the normal distribution with the mean and the
         covariance of the data, with `label_mode="condition"` of the class, or with the standard deviations of
-        the data alone, depending on `frame`. For images, and with `standardize=False`, it is a mixture of
-        such distributions, one for each cluster of the data.
+        the data alone, depending on `frame`. Where rows lie in clusters, and for images, it is a mixture of
+        such distributions, one for each cluster of the data: noise of one's own then comes from
+        `inverse_transform`.
 
         Parameters
         ----------

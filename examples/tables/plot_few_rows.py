@@ -72,16 +72,21 @@ plt.show()
 # More like a hundred rows
 # ------------------------
 #
-# ``fit(X)`` learns to draw rows like those of ``X``. The default trains for a few steps, as it does above.
-# Without held-out rows the flow trains on, and learns where each row is.
+# ``fit(X)`` learns to draw rows like those of ``X``. It starts at a normal distribution around each
+# cluster, of which there are as many as make held-out rows likely: ``max_iter=0`` draws from there. The
+# default trains for a few steps, as it does above. Without held-out rows the flow trains on, and learns
+# where each row is.
 
 X, _ = make_moons(100, noise=0.2, random_state=0)
 new, _ = make_moons(1000, noise=0.2, random_state=1)
-flow = SinkhornFlowTransport(n_flows=8, max_iter=1500, random_state=0)
-drawn = {
-    "default": flow.fit(X).sample(1000, random_state=0),
-    "early_stopping=False": flow.set_params(early_stopping=False).fit(X).sample(1000, random_state=0),
-}
+flow = SinkhornFlowTransport(n_flows=8, random_state=0)
+drawn = {}
+for name, params in {
+    "max_iter=0": {"max_iter": 0},
+    "default": {"max_iter": 1500},
+    "early_stopping=False": {"early_stopping": False},
+}.items():
+    drawn[name] = flow.set_params(**params).fit(X).sample(1000, random_state=0)
 
 # %%
 # The figure below each name is the median distance from a drawn row to the closest of the hundred, over that
@@ -94,7 +99,7 @@ def auc(rows):
     return cross_val_score(HistGradientBoostingClassifier(), judged, truth, cv=5, scoring="roc_auc").mean()
 
 
-figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharex=True, sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(12, 4), sharex=True, sharey=True, layout="constrained")
 for axis, (name, rows) in zip(axes, drawn.items(), strict=True):
     to_drawn, to_new = (np.median(cdist(each, X).min(axis=1)) for each in (rows, new))
     print(f"{name}: closest {to_drawn / to_new:.2f}, AUC {auc(rows):.2f}")
