@@ -54,6 +54,14 @@ def correlated(n_rows, seed):
     return rng.normal(size=(n_rows, 3)) @ rng.normal(size=(3, 3)) + rng.normal(size=3)
 
 
+def test_moments_of_a_constant_are_exact():
+    """Also of a number whose sums are rounded."""
+    X = np.column_stack([np.full(9999, 0.1), np.random.default_rng(0).normal(size=9999)])
+    moments = moments_module.moments_of(rows_of(X), with_correlation=True)
+    assert (moments.mean[0], moments.std[0]) == (0.1, 0)
+    assert moments.std[1] == pytest.approx(X[:, 1].std())
+
+
 def test_moments_read_a_sample_three_times():
     """Mean, largest deviation, variance; and a sample that stands on both sides only once."""
     X = np.random.default_rng(0).normal(size=(5000, 4))

@@ -121,9 +121,8 @@ def _moments_and_sizes(
     points: np.ndarray, n_clusters: int, **options: Any
 ) -> tuple[ClassMoments, np.ndarray]:
     codes = _cluster_codes(points, n_clusters)
-    return class_moments_of(SampleRows(points, Layout(points.shape[1:])), codes, **options), np.bincount(
-        codes
-    )
+    rows = SampleRows(points, Layout(points.shape[1:]))
+    return class_moments_of(rows, codes, **options), np.bincount(codes)
 
 
 def _cluster_codes(points: np.ndarray, n_clusters: int) -> np.ndarray:

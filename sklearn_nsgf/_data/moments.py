@@ -83,7 +83,11 @@ def moments_of(
         Which.
     """
     n_rows = len(cloud)
-    mean = sum(chunk.sum(axis=0, dtype=np.float64) for chunk in chunks(cloud)) / n_rows
+    seen = [(chunk.sum(axis=0, dtype=np.float64), chunk.min(0), chunk.max(0)) for chunk in chunks(cloud)]
+    sums, lowest, highest = (np.array(each) for each in zip(*seen, strict=True))
+    lowest, highest = lowest.min(axis=0), highest.max(axis=0)
+    # The mean of equal numbers is one of them, but for rounding.
+    mean = np.where(lowest < highest, sums.sum(axis=0) / n_rows, lowest.astype(np.float64))
     largest = np.max([np.abs(chunk - mean).max(axis=0) for chunk in chunks(cloud)], axis=0)
     safe = np.where(largest > 0, largest, 1)
     square = sum(np.square((chunk - mean) / safe).sum(axis=0) for chunk in chunks(cloud))
