@@ -185,7 +185,7 @@ def draw(results):
                 for (*key, _, evaluations), row in results.rows.items()
                 if [*key, evaluations] == [problem, method, "0", str(n)]
             )
-            if len(points) > 1:
+            if points:
                 style = {"label": method, "marker": "o"} if n == 5 else {"linestyle": ":"}
                 axis.plot(*zip(*points, strict=True), color=f"C{k}", markersize=3, **style)
         axis.axhline(results[problem, "floor", 0, 1.0, 0][0], color="0.6", linewidth=1)
