@@ -270,9 +270,9 @@ def test_what_goes_in_as_a_frame_comes_out_as_one(est, container):
         (iter([[1.0], [2.0]]), "X is an iterator"),
         (np.array([(1, 2.0), (3, 4.0)], dtype="i4,f8"), "about X, a ndarray"),
         (np.array([[np.inf], [-np.inf]]), "X contains infinity"),
-        (np.array([[1.7e308], [1.7e308]]), "X has values, or X and y have scales"),
+        (np.array([[1.7e308], [1.6e308]]), "X has values, or X and y have scales"),
     ],
-    ids=["lengths", "dictionary", "nothing", "iterator", "structured", "both infinities", "no deviation"],
+    ids=["lengths", "dictionary", "nothing", "iterator", "structured", "both infinities", "no mean"],
 )
 def test_an_error_names_the_array(est, X, message):
     with pytest.raises((TypeError, ValueError), match=message):

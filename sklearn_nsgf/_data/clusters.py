@@ -16,6 +16,7 @@ from sklearn.cluster import kmeans_plusplus
 from sklearn_nsgf._data.layout import Layout
 from sklearn_nsgf._data.moments import (
     FACTOR_SIZE,
+    MAX_SIZE,
     ClassMoments,
     Moments,
     class_moments_of,
@@ -51,7 +52,7 @@ def cluster_moments_of(
     Parameters
     ----------
     cloud : SampleRows
-        Of which 10 000 rows are used at most, fewer of more than 838 features.
+        Of which 10 000 rows are used at most, fewer of more than 838 features, or of 209 with `per_feature`.
     whole : Moments
         Of all of its rows.
     per_feature : bool
@@ -67,7 +68,7 @@ def cluster_moments_of(
         As many clusters as rows allow if all features share a unit, and as many as are likeliest if not. None
         if a single normal distribution is likelier, or a better start.
     """
-    places = row_places(cloud.shape, FACTOR_SIZE)
+    places = row_places(cloud.shape, MAX_SIZE if per_feature else FACTOR_SIZE)
     n_most = min(len(places) // CLUSTER_ROWS, MAX_CLUSTERS)
     if n_most < 2 or not whole.std.any() or (per_feature and options["with_factor"]):
         return None
