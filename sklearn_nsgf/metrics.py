@@ -668,4 +668,5 @@ def _thin(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _sum_of_distances(X: np.ndarray, Y: np.ndarray) -> float:
-    return sum(float(chunk.sum()) for chunk in pairwise_distances_chunked(X, Y))
+    # Parts of other sizes, as in the workers of a search, would round differently.
+    return sum(float(chunk.sum()) for chunk in pairwise_distances_chunked(X, Y, n_jobs=1))
