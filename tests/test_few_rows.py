@@ -7,7 +7,6 @@ from scipy.spatial.distance import cdist
 from sklearn.base import clone
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
-from sklearn_nsgf._data import clusters
 from sklearn_nsgf.metrics import energy_distance
 
 SMALL = {"hidden_layer_sizes": (32,), "random_state": 0}
@@ -139,12 +138,6 @@ def test_few_rows_of_a_normal_distribution_are_drawn_from_the_start(est):
         est.set_params(max_iter=300).fit(X)
     start = est.__class__(**{**est.get_params(), "max_iter": 0}).fit(X)
     np.testing.assert_array_equal(est.sample(50, random_state=0), start.sample(50, random_state=0))
-
-
-@pytest.fixture
-def one_normal_distribution(monkeypatch):
-    """As the start of a generation, also of clusters."""
-    monkeypatch.setattr(clusters, "MAX_CLUSTERS", 1)
 
 
 @pytest.mark.usefixtures("one_normal_distribution")

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from clouds import rows_of
 from scipy.special import ndtri
 from scipy.stats import norm
 from sklearn.base import clone
@@ -12,9 +13,8 @@ from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransp
 from sklearn_nsgf._data import check
 from sklearn_nsgf._data.charts import STEP_MARGIN, Charts, marginal_of
 from sklearn_nsgf._data.choice import find_frame
-from sklearn_nsgf._data.layout import Layout
 from sklearn_nsgf._data.outliers import far_values, warn_of_units
-from sklearn_nsgf._data.rows import FrameRows, SampleRows
+from sklearn_nsgf._data.rows import FrameRows
 from sklearn_nsgf._data.table import Table
 from sklearn_nsgf.domains import stack_domains
 from sklearn_nsgf.metrics import energy_distance
@@ -170,10 +170,6 @@ def test_a_category_is_one_of_both_at_any_time():
     np.testing.assert_array_equal(charts.decode(U, 0.49), codes)
     assert set(np.unique(charts.decode(U, 0.5))) == {1.0, 3.0}
     np.testing.assert_array_equal(charts.velocity(U, U, np.full(100, 0.5)), 0)
-
-
-def rows_of(X):
-    return SampleRows(X, Layout(X.shape[1:]))
 
 
 def test_noise_for_a_table_is_a_gaussian_copula():

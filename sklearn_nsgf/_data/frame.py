@@ -138,11 +138,11 @@ class Frame:
             noises.append(Noise(mean, divide_in_place(moments.std.copy(), self.scale), *shape))
         if classes.weights is None:
             return noises
-        scores = None
+        to_normal = None
         if self.charts is not None:
             columns = self.charts.columns
-            scores = normal_columns_of(noises, classes.weights, columns, std[columns])
-        return [NoiseMixture(noises, classes.weights, scores)]
+            to_normal = normal_columns_of(noises, classes.weights, columns, std[columns])
+        return [NoiseMixture(noises, classes.weights, to_normal)]
 
     @property
     def name(self) -> str:
@@ -176,11 +176,6 @@ class Frame:
             U = self._moved(Z, t)
             X = U if self.charts is None else self.charts.decode(U, t)
             return X.astype(dtype, copy=False)
-
-    @property
-    def has_clusters(self) -> bool:
-        """Whether the source of a generation is made of clusters."""
-        return any(isinstance(noise, NoiseMixture) for noise in self.noises)
 
     def noise_of(self, code: int | None) -> Noise | NoiseMixture:
         """The source of a class."""
