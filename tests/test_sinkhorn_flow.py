@@ -304,6 +304,16 @@ def test_a_training_that_stops_early_makes_the_flows_that_it_uses(monkeypatch, c
     assert caplog.messages[0].startswith("simulated 4 Sinkhorn flows")
 
 
+@pytest.mark.parametrize(("max_iter", "n_made"), [(10, 10), (3, 8), (100, 40)])
+def test_no_more_flows_than_a_training_draws_points(max_iter, n_made, monkeypatch, caplog):
+    """Of 32 points each, by batches of 32; eight at least."""
+    monkeypatch.setattr(_blocks, "_SIZE_AT_ONCE", {"cpu": 1})
+    options = {"n_flows": 40, "flow_batch_size": 32, "batch_size": 32, "early_stopping": False, "verbose": 1}
+    with caplog.at_level(logging.INFO, "sklearn_nsgf"):
+        small(**options, max_iter=max_iter).fit(*two_clouds())
+    assert caplog.messages[0].startswith(f"simulated {n_made} Sinkhorn flows")
+
+
 def test_whole_samples_make_one_flow(caplog):
     """All flows of 30 to 30 rows are the same; those of 30 of 31 rows are not."""
     for n_target, n_made in ((30, 1), (31, 8)):

@@ -284,7 +284,7 @@ def _train(
 def make_pool(
     paths: Paths, strata: list[Stratum], job: FitJob, seed: int, *, are_live: bool = False
 ) -> TrajectoryPool:
-    """A pool of paths, which are made when they are drawn from.
+    """A pool of paths, which are made when they are drawn from, no more than a training draws points.
 
     Of live ones, which start where a network is, a part is held at a time.
     """
@@ -293,16 +293,18 @@ def make_pool(
         for stratum, n in zip(strata, allot(paths.n_points(strata), strata), strict=True)
     ]
     n_paths = [maker.n_paths for maker in makers]
+    n_seen = math.ceil(job.settings.max_iter * job.settings.batch_size / sum(n_paths))
+    n_blocks = min(paths.n_blocks, max(FEWEST_BLOCKS, n_seen))
     labels = None
     if job.space.classes.are_seen:
         codes = torch.tensor([stratum.code for stratum in strata])
         labels = torch.repeat_interleave(codes, torch.tensor(n_paths)).to(job.device)
     return TrajectoryPool(
         StackedBlocks(makers),
-        n_blocks=paths.n_blocks,
+        n_blocks=n_blocks,
         seed=seed,
         n_held=job.settings.pool_size,
-        held_share=min(1.0, max(LIVE_SHARE, FEWEST_BLOCKS / paths.n_blocks)) if are_live else 1.0,
+        held_share=min(1.0, max(LIVE_SHARE, FEWEST_BLOCKS / n_blocks)) if are_live else 1.0,
         n_draws=job.settings.max_iter,
         # Half the memory, and finer than the pixels' grey values.
         dtype=torch.float32 if len(job.space.layout.event_shape) == 1 else torch.float16,
