@@ -101,7 +101,7 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
             The fitted estimator. Ctrl-C (KeyboardInterrupt) during training stops early, warns and keeps what
             was learnt; with `warm_start` the next `fit` continues from there. Before the first training step
             there is nothing to keep, and KeyboardInterrupt is raised. A fit that raises leaves the estimator
-            as it was. Both leave the file of `checkpoint`, from which the same fit goes on.
+            as it was. Both leave the file of `checkpoint`, if there is one, from which the same fit goes on.
 
         Raises
         ------

@@ -12,8 +12,9 @@ from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, check_scalar
 
+from sklearn_nsgf._data.charts import MIN_ROWS
 from sklearn_nsgf._data.check import check_samples, check_target, check_times
-from sklearn_nsgf._data.outliers import MIN_ROWS, warn_of_far_rows
+from sklearn_nsgf._data.outliers import warn_of_far_rows
 from sklearn_nsgf._frames import library_of
 from sklearn_nsgf._model.model import Integration
 from sklearn_nsgf._sklearn import in_container, output_container

@@ -1,5 +1,8 @@
 """Tables as users have them: quantiles, ties, categories, types."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -11,9 +14,9 @@ from sklearn.base import clone
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
 from sklearn_nsgf._data import check
-from sklearn_nsgf._data.charts import STEP_MARGIN, Charts, marginal_of
+from sklearn_nsgf._data.charts import STEP_MARGIN, Charts, far_values, marginal_of
 from sklearn_nsgf._data.choice import find_frame
-from sklearn_nsgf._data.outliers import far_values, warn_of_units
+from sklearn_nsgf._data.outliers import warn_of_units
 from sklearn_nsgf._data.rows import FrameRows
 from sklearn_nsgf._data.table import Table
 from sklearn_nsgf.domains import stack_domains
@@ -77,6 +80,17 @@ def test_a_value_that_repeats_has_its_whole_step():
     np.testing.assert_allclose(low, [0, 0.875, 0, 0.875, 0.8125])
     np.testing.assert_allclose(high, [0.75, 0.875, 0.75, 0.875, 0.8125])
     assert marginal.decimals == 1
+
+
+def test_between_far_values_and_the_others_there_is_nothing():
+    values = np.append(np.arange(97.0), [1e6, -9999.0, -9999.0])
+    marginal = marginal_of(values)
+    drawn = marginal.quantiles((np.arange(10_000) + 0.5) / 10_000)
+    assert (drawn == 1e6).sum() == 100 and (drawn == -9999).sum() == 200
+    rest = drawn[(drawn != 1e6) & (drawn != -9999)]
+    assert rest.min() == 0 and rest.max() == 96
+    # The others are the middles of their steps, as they are without far ones.
+    np.testing.assert_allclose(marginal.quantiles((np.arange(2, 99) + 0.5) / 100), np.arange(97.0), atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -226,6 +240,17 @@ def test_automatic_columns():
     assert find_frame(None, rows_of(X), "linear", per_feature=True).charts is None
 
 
+def test_few_equal_values_may_be_rounded_numbers():
+    """Three equal ones of 100 say nothing; four do, or 2 % of more rows."""
+    rng = np.random.default_rng(0)
+    values = np.append(rng.permutation(1000)[:96] / 100, [-1, -2, -3, -4])[:, None]
+    for n_rows, n_equal, is_score in ((100, 3, False), (100, 4, True), (500, 9, False), (500, 10, True)):
+        X = np.repeat(values, n_rows // 100, axis=0) + 1e-3 * np.arange(n_rows)[:, None]
+        X[:n_equal] = X[0]
+        frame = find_frame(None, rows_of(X), "auto", per_feature=True)
+        assert (frame.charts is not None) == is_score
+
+
 def test_heavy_tails_converge(est):
     """A log-normal column costs what a normal one does: in scores it is one."""
     rng = np.random.default_rng(0)
@@ -356,6 +381,20 @@ def test_dtypes_of_all_kinds():
             assert answer.columns.tolist() == table.columns.tolist()
             # Not wrapped around, which would send -1 to 255.
             assert answer.iloc[:, 0].max() < 250
+
+
+def test_a_library_need_not_be_imported():
+    """As in a process that opens a file."""
+    code = (
+        "import sys, numpy as np, pandas as pd\n"
+        "from sklearn_nsgf import SinkhornFlowTransport\n"
+        "assert 'polars' not in sys.modules\n"
+        "table = pd.DataFrame({'a': np.arange(9.0), 'b': np.arange(9) % 2 == 0})\n"
+        "est = SinkhornFlowTransport(max_iter=0).set_output(transform='polars').fit(table)\n"
+        "print(est.sample(2).columns)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert answer.stdout.strip() == "['a', 'b']", answer.stderr
 
 
 def test_polars_tables():

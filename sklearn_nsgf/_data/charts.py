@@ -12,6 +12,10 @@ from scipy.special import ndtr, ndtri
 STEP_MARGIN, LARGEST_MARGIN = 0.01, 1e-6
 # Values that have no more decimals than this, and repeat, are rounded to as many.
 MAX_DECIMALS = 6
+# Values are far that are at most this part of the rows, that many times farther from the median than the
+# farthest of the others, and that many times the spread of the middle half away. With fewer rows there is no
+# telling.
+LARGEST_PART, GAP, N_SPREADS, MIN_ROWS = 0.05, 10.0, 10.0, 20
 # Scores between which a point at an intermediate time is looked for, and how often the interval is halved.
 LARGEST_SCORE, N_HALVINGS = 9.0, 60
 # Golden ratio and the finaliser of splitmix64 [Steele, Lea, Flood, OOPSLA 2014].
@@ -66,16 +70,40 @@ class Marginal(NamedTuple):
 
 
 def marginal_of(values: np.ndarray, *, is_category: bool = False) -> Marginal:
-    """Quantile function of a column of numbers; of categories, a value that occurs once has a step too."""
+    """Quantile function of a column of numbers.
+
+    Between far values and the others there is nothing, as between categories: each has a step, even if it
+    occurs once.
+    """
     distinct, counts = np.unique(values.astype(np.float64), return_counts=True)
     highest = np.cumsum(counts)
     ends = np.stack([highest - counts, highest]) / len(values)
     is_point = (counts == 1) & (not is_category)
+    far = None if is_category else far_values(values)
+    if far is not None:
+        is_far = np.isin(distinct, far)
+        is_point &= ~(is_far | np.append(is_far[1:], False) | np.append(False, is_far[:-1]))
     ends[:, is_point] = (highest[is_point] - 0.5) / len(values)
     is_node = np.stack([np.full(len(counts), True), ~is_point])
     probabilities, nodes = (each.T[is_node.T] for each in (ends, np.broadcast_to(distinct, ends.shape)))
     repeats = len(distinct) < len(values)
     return Marginal(probabilities, nodes, _decimals(distinct, values.dtype) if repeats else None)
+
+
+def far_values(values: np.ndarray) -> np.ndarray | None:
+    """Those beyond a gap, the farthest first; None if there are none."""
+    if len(values) < MIN_ROWS:
+        return None
+    low, median, high = np.quantile(values.astype(np.float64), [0.25, 0.5, 0.75])
+    order = np.argsort(-np.abs(values - median))
+    distances = np.abs(values - median)[order]
+    n_most = int(LARGEST_PART * len(values))
+    is_gap = distances[:n_most] > GAP * distances[1 : n_most + 1]
+    is_gap &= distances[:n_most] > N_SPREADS * (high - low)
+    # Where nothing varies, a rare value is only rare.
+    if high == low or not is_gap.any():
+        return None
+    return values[order[: np.flatnonzero(is_gap)[-1] + 1]]
 
 
 def _decimals(values: np.ndarray, dtype: np.dtype) -> int | None:

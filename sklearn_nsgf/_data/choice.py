@@ -22,9 +22,10 @@ CHOICE_ROWS, N_FOLDS = 1000, 5
 CORRELATED_FEATURES = 1024
 # Part of the values on either side that the centre and the unit of scores leave out.
 TRIM = 0.01
-# A column is read as scores if a value has this part of its rows, if so many rows share their value with
-# others, or if its excess kurtosis is above this and three standard errors of a normal sample's.
-LARGE_PART, SHARED_PART, LARGE_KURTOSIS = 0.02, 0.5, 1.0
+# A column is read as scores if a value has this part of its rows, and more than by chance a rounded number
+# has of a hundred, if so many rows share their value with others, or if its excess kurtosis is above this and
+# three standard errors of a normal sample's.
+LARGE_PART, FEWEST_EQUAL, SHARED_PART, LARGE_KURTOSIS = 0.02, 4, 0.5, 1.0
 
 
 class Columns(NamedTuple):
@@ -109,7 +110,8 @@ def _is_unlike_normal(values: np.ndarray) -> bool:
     repeated = counts[counts > 1]
     if len(counts) == 1:
         return False
-    if repeated.sum() >= SHARED_PART * len(values) or repeated.max(initial=0) >= LARGE_PART * len(values):
+    n_large = max(FEWEST_EQUAL, LARGE_PART * len(values))
+    if repeated.sum() >= SHARED_PART * len(values) or repeated.max(initial=0) >= n_large:
         return True
     # Powers of extreme numbers overflow.
     scaled = values.astype(np.float64) / np.abs(values).max()

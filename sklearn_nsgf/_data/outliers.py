@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from sklearn_nsgf._data.charts import far_values
 from sklearn_nsgf._data.moments import deviations_of, some_rows
 from sklearn_nsgf._data.rows import SampleRows
 from sklearn_nsgf._data.table import Table
 from sklearn_nsgf._documentation import question
 from sklearn_nsgf._warn import warn_caller
 
-# At most this part of the rows, that many times farther from the median than the farthest of the others, and
-# that many times the spread of the middle half away.
-LARGEST_PART, GAP, N_SPREADS = 0.05, 10.0, 10.0
-# With fewer rows there is no telling.
-MIN_ROWS = 20
 # A new row is far when it lies that many times the range of the fit beyond it, or this part of a constant.
 N_RANGES, CONSTANT = 3.0, 1e-6
 # Of two deviations, where columns have one unit: float32 has hardly more digits.
@@ -86,19 +82,3 @@ def warn_of_far_rows(rows: np.ndarray, low: np.ndarray, high: np.ndarray, table:
         "went through the steps that the rows of the fit went through." + question("faq-far-rows"),
         UserWarning,
     )
-
-
-def far_values(values: np.ndarray) -> np.ndarray | None:
-    """Those beyond a gap, the farthest first; None if there are none."""
-    if len(values) < MIN_ROWS:
-        return None
-    low, median, high = np.quantile(values.astype(np.float64), [0.25, 0.5, 0.75])
-    order = np.argsort(-np.abs(values - median))
-    distances = np.abs(values - median)[order]
-    n_most = int(LARGEST_PART * len(values))
-    is_gap = distances[:n_most] > GAP * distances[1 : n_most + 1]
-    is_gap &= distances[:n_most] > N_SPREADS * (high - low)
-    # Where nothing varies, a rare value is only rare.
-    if high == low or not is_gap.any():
-        return None
-    return values[order[: np.flatnonzero(is_gap)[-1] + 1]]

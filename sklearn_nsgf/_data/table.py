@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import importlib
 from collections.abc import Sequence
 from numbers import Real
 from typing import NamedTuple
@@ -103,7 +103,7 @@ class Table(NamedTuple):
 
     def to_frame(self, rows: np.ndarray, t: float, library: str, index=None):
         """Rows at time t as a frame, with the types of the nearer sample; in between, numbers are floats."""
-        package = sys.modules[library]
+        package = importlib.import_module(library)
         dtypes = self.dtypes[int(t >= 0.5)] if library == self.library else []
         dtypes = dtypes or [None] * len(self.columns)
         columns = [
