@@ -455,13 +455,57 @@ def test_the_likelihood_of_clusters_is_that_of_their_mixture():
     correlation = np.array([[1.0, 0.6], [0.6, 1.0]])
     means, stds = np.array([[0.0, 1.0], [2.0, 0.0]]), np.array([[1.0, 2.0], [0.5, 1.0]])
     moments = [moments_module.Moments(mean, std, correlation) for mean, std in zip(means, stds, strict=True)]
-    found = moments_module.ClassMoments(means, moments)
+    found = moments_module.ClassMoments(means, moments, np.array([10, 30]))
     expected = sum(
         share * multivariate_normal(mean, np.outer(std, std) * correlation).pdf(points)
         for share, mean, std in zip((0.25, 0.75), means, stds, strict=True)
     )
-    logarithms = clusters_module._log_density(points, found, np.array([10, 30])) - np.log(2 * np.pi)
-    np.testing.assert_allclose(logarithms, np.log(expected), atol=1e-4)
+    densities = np.exp(clusters_module._log_densities(points, found)) / (2 * np.pi)
+    np.testing.assert_allclose(densities.sum(axis=0), expected, rtol=1e-4)
+
+
+def test_moments_of_one_cluster_are_those_of_all_rows():
+    """A part of them, which counts as five rows and a half, is shrunk after Ledoit and Wolf."""
+    X = np.random.default_rng(0).normal(size=(60, 5)) @ np.random.default_rng(1).normal(size=(5, 5))
+    Z = (X - X.mean(axis=0)) / X.std(axis=0)
+    whole = moments_module.moments_of(rows_of(X), with_correlation=True)
+    fourth = np.square(np.square(Z).sum(axis=1)).sum()
+    plain = np.corrcoef(X.T)
+    np.testing.assert_allclose(moments_module._shrunk(plain, fourth, 60), whole.correlation, atol=1e-12)
+    found = moments_module.mixture_moments_of(X, np.ones((60, 1)))
+    np.testing.assert_allclose(found.means[0], whole.mean, rtol=1e-12)
+    np.testing.assert_allclose(found.moments[0].std, X.std(axis=0, ddof=1), rtol=1e-12)
+    expected = (59 * plain + 5.5 * whole.correlation) / 64.5
+    np.testing.assert_allclose(found.moments[0].correlation, expected, atol=1e-3)
+
+
+def test_rows_that_belong_to_clusters_in_part():
+    """A row of which each cluster has a half counts like two rows of half the weight; small clusters go."""
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    shares = np.random.default_rng(1).dirichlet([1, 1, 1], size=40)
+    shares = np.column_stack([shares[:, :2], 0.99 * shares[:, 2:], 0.01 * shares[:, 2:]])
+    found = moments_module.mixture_moments_of(X, shares)
+    assert shares[:, 3].sum() < 1 and len(found.moments) == 3
+    np.testing.assert_allclose(found.weights, shares[:, :3].sum(axis=0))
+    np.testing.assert_allclose(found.means, [np.average(X, axis=0, weights=each) for each in shares.T[:3]])
+    # Of many rows each has its own covariance.
+    X = np.random.default_rng(0).normal(size=(100_000, 2))
+    shares = np.column_stack([norm.cdf(3 * X[:, 0]), norm.cdf(-3 * X[:, 0])])
+    for moments, share in zip(moments_module.mixture_moments_of(X, shares).moments, shares.T, strict=True):
+        np.testing.assert_allclose(moments.std**2, np.cov(X.T, aweights=share).diagonal(), rtol=1e-3)
+
+
+def test_a_small_cluster_within_a_large_one_is_found():
+    """The nearest centre would give it a quarter of the large one, and a deviation of half a unit."""
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(size=(800, 2)), [1.5, 0] + 0.1 * rng.normal(size=(400, 2))])
+    frame = find_frame(None, rows_of(X), "linear", per_feature=True)
+    (mixture,) = frame.noises
+    small = min(mixture.noises, key=lambda noise: noise.std.max())
+    np.testing.assert_allclose(small.std * frame.scale, 0.1, rtol=0.15)
+    np.testing.assert_allclose(frame.centre(0) + small.mean * frame.scale, [1.5, 0], atol=0.03)
+    is_small = [noise is small for noise in mixture.noises]
+    np.testing.assert_allclose(mixture.weights[is_small], 400, rtol=0.1)
 
 
 def test_columns_of_a_mixture_become_normal():

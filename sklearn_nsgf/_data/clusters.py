@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.cluster.vq import kmeans2, vq
 from scipy.linalg import cholesky, solve_triangular
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 from sklearn.cluster import kmeans_plusplus
 
 from sklearn_nsgf._data.layout import Layout
@@ -21,6 +21,7 @@ from sklearn_nsgf._data.moments import (
     Moments,
     class_moments_of,
     divide_in_place,
+    mixture_moments_of,
     row_places,
     some_rows,
 )
@@ -28,15 +29,19 @@ from sklearn_nsgf._data.rows import SampleRows
 
 # Rows of a cluster, on average and at least, and clusters at most.
 CLUSTER_ROWS, MAX_CLUSTERS = 16, 64
-# Rows for each cluster that k-means looks at, at most, and its rounds.
+# Rows for each cluster that k-means looks at, at most, and its rounds, and those of a mixture.
 SEEN_ROWS, N_ROUNDS = 64, 20
 # Numbers of clusters of which the likeliest is chosen, where features have units of their own. If it is the
-# largest one, rows lie on curves rather than in clusters: a network learned these worse from clusters than
-# from one normal distribution, in the plane, of a rolled surface and of three tables.
-NUMBERS = 1, 2, 4, 8, 16
+# largest one, rows lie on curves rather than in clusters. A network learned such worse from clusters than
+# from one normal distribution if they were so many or more: in the plane, of a rolled surface, of tables.
+NUMBERS, CURVE_ROWS = (1, 2, 4, 8, 16), 500
+# With more features clusters overlap less, and a mixture takes too long.
+MIXTURE_FEATURES = 32
 # Folds of rows whose likelihood chooses: all, or some with so many rows. For it deviations count as so large
 # at least, in units of all rows, and those of directions in units of deviations.
 N_FOLDS, HELD_OUT_ROWS, SMALLEST_STD = 5, 500, 1e-3
+# Standard errors by which clusters must be likelier than one normal distribution.
+N_ERRORS = 0.5
 
 
 def cluster_moments_of(
@@ -79,51 +84,58 @@ def cluster_moments_of(
     n_clusters = _likeliest_number(points, n_most, **options) if per_feature else n_most
     if n_clusters == 1:
         return None
-    found, n_rows = _moments_and_sizes(points, n_clusters, **options)
-    shares = n_rows / n_rows.sum()
+    found = _clusters_of(points, n_clusters, **options)
+    shares = found.weights / found.weights.sum()
     means = found.means - shares @ found.means
     between, within = shares @ np.square(means), shares @ np.square([each.std for each in found.moments])
     left = np.maximum(np.square(divide_in_place(whole.std.copy(), unit)) - between, 0)
     stretch = np.sqrt(np.divide(left, within, where=within > 0, out=np.zeros_like(within)))
     moments = [each._replace(std=each.std * stretch * unit) for each in found.moments]
-    return ClassMoments(whole.mean + means * unit, moments, n_rows)
+    return ClassMoments(whole.mean + means * unit, moments, found.weights)
 
 
 def _likeliest_number(points: np.ndarray, n_most: int, **options: Any) -> int:
-    """Number of clusters, by the likelihood of rows that are held out in turn."""
-    folds = np.random.RandomState(0).permutation(len(points)) % N_FOLDS
-    n_used = min(N_FOLDS, math.ceil(HELD_OUT_ROWS * N_FOLDS / len(points)))
+    """Number of clusters, by the likelihoods of rows that are held out in turn."""
+    some = points[np.random.RandomState(0).permutation(len(points))[: N_FOLDS * HELD_OUT_ROWS]]
+    folds = np.arange(len(some)) % N_FOLDS
+    n_used = min(N_FOLDS, math.ceil(N_FOLDS * HELD_OUT_ROWS / len(some)))
 
-    def likelihood(n_clusters: int) -> float:
-        parts = ((points[folds == k], points[folds != k]) for k in range(n_used))
-        return sum(
-            _log_density(new, *_moments_and_sizes(seen, n_clusters, **options)).sum() for new, seen in parts
-        )
+    def likelihoods(n_clusters: int) -> np.ndarray:
+        parts = ((some[folds == k], some[folds != k]) for k in range(n_used))
+        densities = (_log_densities(new, _clusters_of(seen, n_clusters, **options)) for new, seen in parts)
+        return np.concatenate([logsumexp(each, axis=0) for each in densities])
 
-    likeliest = max((number for number in NUMBERS if number <= n_most), key=likelihood)
-    return 1 if likeliest == NUMBERS[-1] else likeliest
+    found = {number: likelihoods(number) for number in NUMBERS if number <= n_most}
+    likeliest = max(found, key=lambda number: found[number].sum())
+    gain = found[likeliest] - found[1]
+    is_clear = gain.mean() > N_ERRORS * gain.std() / math.sqrt(len(gain))
+    is_curve = likeliest == NUMBERS[-1] and len(points) >= CURVE_ROWS
+    return likeliest if is_clear and not is_curve else 1
 
 
-def _log_density(points: np.ndarray, found: ClassMoments, n_rows: np.ndarray) -> np.ndarray:
-    """Of a mixture of normal distributions, without what is the same for all mixtures."""
-    densities = np.empty((len(n_rows), len(points)))
+def _clusters_of(points: np.ndarray, n_clusters: int, **options: Any) -> ClassMoments:
+    """Clusters by k-means; of few features with units of their own, a mixture of normal distributions."""
+    codes = _cluster_codes(points, n_clusters)
+    rows = SampleRows(points, Layout(points.shape[1:]))
+    found = class_moments_of(rows, codes, **options)._replace(weights=np.bincount(codes))
+    if options["per_feature"] and points.shape[1] <= MIXTURE_FEATURES and n_clusters > 1:
+        for _ in range(N_ROUNDS):
+            found = mixture_moments_of(points, softmax(_log_densities(points, found), axis=0).T)
+    return found
+
+
+def _log_densities(points: np.ndarray, found: ClassMoments) -> np.ndarray:
+    """Of each part of a mixture, with its weight, without what is the same for all mixtures."""
+    densities = np.empty((len(found.moments), len(points)))
+    smallest = SMALLEST_STD**2 * np.eye(points.shape[1])
+    shares = found.weights / found.weights.sum()
     for k, (mean, moments) in enumerate(zip(found.means, found.moments, strict=True)):
-        if k == 0 or moments.correlation is not found.moments[k - 1].correlation:
-            smallest = SMALLEST_STD**2 * np.eye(len(mean))
-            root = cholesky(moments.correlation + smallest, lower=True)
+        root = cholesky(moments.correlation + smallest, lower=True)
         std = np.maximum(moments.std, SMALLEST_STD)
         whitened = solve_triangular(root, ((points - mean) / std).T, lower=True)
         volume = np.log(std).sum() + np.log(root.diagonal()).sum()
-        densities[k] = np.log(n_rows[k]) - volume - np.square(whitened).sum(axis=0) / 2
-    return logsumexp(densities, axis=0) - np.log(n_rows.sum())
-
-
-def _moments_and_sizes(
-    points: np.ndarray, n_clusters: int, **options: Any
-) -> tuple[ClassMoments, np.ndarray]:
-    codes = _cluster_codes(points, n_clusters)
-    rows = SampleRows(points, Layout(points.shape[1:]))
-    return class_moments_of(rows, codes, **options), np.bincount(codes)
+        densities[k] = np.log(shares[k]) - volume - np.square(whitened).sum(axis=0) / 2
+    return densities
 
 
 def _cluster_codes(points: np.ndarray, n_clusters: int) -> np.ndarray:

@@ -19,6 +19,8 @@ FACTOR_SIZE, MAX_RANK = 2**23, 256
 # What is known of all classes counts as so many rows of each, and as a tenth of the number of features: best
 # by the likelihood of held-out digits and garments, of 30 to 400 rows a class.
 SHARED_ROWS = 5
+# Of points in units of all rows; a smaller one is rounding.
+SMALLEST_VARIANCE = 1e-20
 # Numbers in the correlations of all classes, at most. Of more, all have the same ones.
 MAX_CLASS_SIZE = 2**23
 
@@ -145,10 +147,67 @@ def class_moments_of(
         whole = moments_of(cloud, encode=encode, **options)
         return ClassMoments(means, [whole] * len(clouds))
     shared = moments_of(np.concatenate(deviations), **(options | {"columns": ()}))
-    weights = [(len(rows) - 1) / (len(rows) - 1 + SHARED_ROWS + n_features / 10) for rows in clouds]
+    weights = [_own_weight(len(rows), n_features) for rows in clouds]
     return ClassMoments(
         means, [_weighted(moments, shared, weight) for moments, weight in zip(own, weights, strict=True)]
     )
+
+
+def mixture_moments_of(points: np.ndarray, shares: np.ndarray) -> ClassMoments:
+    """The same of clusters to which points belong in part; those that have less than a point are left out.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n_points, n_features)
+    shares : ndarray of shape (n_points, n_clusters)
+        Which part of each point belongs to each cluster; together one.
+    """
+    n_rows = shares.sum(axis=0)
+    shares, n_rows = shares[:, n_rows >= 1], n_rows[n_rows >= 1]
+    means = shares.T @ points / n_rows[:, None]
+    products = np.empty((len(means), points.shape[1], points.shape[1]))
+    for k, mean in enumerate(means):
+        weighted = np.sqrt(shares[:, k, None]) * (points - mean)
+        np.matmul(weighted.T, weighted, out=products[k])
+    n_free = np.maximum(n_rows - 1, 1)
+    covariances = products / n_free[:, None, None]
+    within = products.sum(axis=0) / n_free.sum()
+    own = [_unshrunk(mean, covariance) for mean, covariance in zip(means, covariances, strict=True)]
+    shared = _unshrunk(means[0], within)
+    lengths = [np.square(points - mean) @ _inverses(np.square(shared.std)) for mean in means]
+    fourth = sum(share @ np.square(each) for share, each in zip(shares.T, lengths, strict=True))
+    shared = shared._replace(correlation=_shrunk(shared.correlation, fourth, n_free.sum()))
+    weights = _own_weight(n_rows, points.shape[1])
+    moments = [_weighted(each, shared, weight) for each, weight in zip(own, weights, strict=True)]
+    return ClassMoments(means, moments, n_rows)
+
+
+def _unshrunk(mean: np.ndarray, covariance: np.ndarray) -> Moments:
+    """Moments of a covariance, whose tiny variances are rounding."""
+    variances = np.where(covariance.diagonal() > SMALLEST_VARIANCE, covariance.diagonal(), 0)
+    inverses = np.sqrt(_inverses(variances))
+    correlation = covariance * inverses * inverses[:, None]
+    np.fill_diagonal(correlation, 1)
+    return Moments(mean, np.sqrt(variances), correlation)
+
+
+def _shrunk(correlation: np.ndarray, fourth: float, n_rows: float) -> np.ndarray:
+    """After Ledoit and Wolf, from the sum of the fourth powers of lengths in standard deviations."""
+    square = np.square(correlation).sum()
+    variation, excess = fourth / n_rows - square, square - len(correlation)
+    shrinkage = np.clip(variation / (n_rows * excess), 0, 1) if excess > 0 else 1
+    shrunk = (1 - shrinkage) * correlation
+    np.fill_diagonal(shrunk, 1)
+    return shrunk
+
+
+def _inverses(variances: np.ndarray) -> np.ndarray:
+    return np.divide(1, variances, where=variances > 0, out=np.zeros_like(variances))
+
+
+def _own_weight(n_rows: float, n_features: int) -> float:
+    """Of what the rows of a class say about it, beside what is known of all classes."""
+    return (n_rows - 1) / (n_rows - 1 + SHARED_ROWS + n_features / 10)
 
 
 def _weighted(own: Moments, shared: Moments, weight: float) -> Moments:
