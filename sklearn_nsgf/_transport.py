@@ -128,7 +128,8 @@ class FlowTransportMixin(OneToOneFeatureMixin, TransformerMixin, metaclass=ABCMe
         """Transport points of the target back to the source.
 
         The flow is integrated backwards with the same number of steps. The round trip is exact only in the
-        limit of many steps.
+        limit of many steps, and of columns that are read as scores (see `frame`) only where values do not
+        repeat: equal values are spread over their step, and come back from elsewhere in it.
 
         Parameters
         ----------
