@@ -26,7 +26,7 @@ FEW_STEPS, STEPS_PER_ROW = 200, 2
 N_ERRORS, N_MORE_ERRORS = 0.5, 1.0
 # The same of noise for the distance in all features and that to the nearest point together. The latter alone
 # calls normal rows of many features better the nearer they are drawn together: by 8 errors of 50 features.
-N_ERRORS_TOGETHER = 3.0
+N_ERRORS_TOGETHER = 2.5
 
 
 class Looks(NamedTuple):
