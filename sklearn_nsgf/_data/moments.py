@@ -174,7 +174,7 @@ def mixture_moments_of(points: np.ndarray, shares: np.ndarray) -> ClassMoments:
     within = products.sum(axis=0) / n_free.sum()
     own = [_unshrunk(mean, covariance) for mean, covariance in zip(means, covariances, strict=True)]
     shared = _unshrunk(means[0], within)
-    lengths = [np.square(points - mean) @ _inverses(np.square(shared.std)) for mean in means]
+    lengths = [np.square(divide_in_place(points - mean, shared.std)).sum(axis=1) for mean in means]
     fourth = sum(share @ np.square(each) for share, each in zip(shares.T, lengths, strict=True))
     shared = shared._replace(correlation=_shrunk(shared.correlation, fourth, n_free.sum()))
     weights = _own_weight(n_rows, points.shape[1])
@@ -185,24 +185,18 @@ def mixture_moments_of(points: np.ndarray, shares: np.ndarray) -> ClassMoments:
 def _unshrunk(mean: np.ndarray, covariance: np.ndarray) -> Moments:
     """Moments of a covariance, whose tiny variances are rounding."""
     variances = np.where(covariance.diagonal() > SMALLEST_VARIANCE, covariance.diagonal(), 0)
-    inverses = np.sqrt(_inverses(variances))
-    correlation = covariance * inverses * inverses[:, None]
+    std = np.sqrt(variances)
+    correlation = divide_in_place(divide_in_place(covariance.copy(), std).T, std)
     np.fill_diagonal(correlation, 1)
-    return Moments(mean, np.sqrt(variances), correlation)
+    return Moments(mean, std, correlation)
 
 
 def _shrunk(correlation: np.ndarray, fourth: float, n_rows: float) -> np.ndarray:
     """After Ledoit and Wolf, from the sum of the fourth powers of lengths in standard deviations."""
-    square = np.square(correlation).sum()
-    variation, excess = fourth / n_rows - square, square - len(correlation)
-    shrinkage = np.clip(variation / (n_rows * excess), 0, 1) if excess > 0 else 1
-    shrunk = (1 - shrinkage) * correlation
+    products, n_features = n_rows * correlation, len(correlation)
+    shrunk = (1 - _ledoit_wolf(products, fourth, n_rows * n_features, n_rows, n_features)) * correlation
     np.fill_diagonal(shrunk, 1)
     return shrunk
-
-
-def _inverses(variances: np.ndarray) -> np.ndarray:
-    return np.divide(1, variances, where=variances > 0, out=np.zeros_like(variances))
 
 
 def _own_weight(n_rows: float, n_features: int) -> float:
@@ -284,9 +278,14 @@ def _shrinkage(deviations: np.ndarray) -> float:
     n_rows, n_features = deviations.shape
     products = deviations @ deviations.T if n_rows < n_features else deviations.T @ deviations
     lengths = np.square(deviations).sum(axis=1, dtype=np.float64)
+    return _ledoit_wolf(products, np.square(lengths).sum(), lengths.sum(), n_rows, n_features)
+
+
+def _ledoit_wolf(products: np.ndarray, fourth: float, trace: float, n_rows: float, n_features: int) -> float:
+    """From the products of features, or of rows, and the sum of the fourth powers of the rows' lengths."""
     square = float(np.linalg.norm(products)) ** 2
-    variation = np.square(lengths).sum() - square / n_rows
-    excess = square - lengths.sum() ** 2 / n_features
+    variation = fourth - square / n_rows
+    excess = square - trace**2 / n_features
     return float(np.clip(variation / excess, 0, 1)) if excess > 0 else 1.0
 
 
