@@ -472,7 +472,7 @@ def test_moments_of_one_cluster_are_those_of_all_rows():
     fourth = np.square(np.square(Z).sum(axis=1)).sum()
     plain = np.corrcoef(X.T)
     np.testing.assert_allclose(moments_module._shrunk(plain, fourth, 60), whole.correlation, atol=1e-12)
-    found = moments_module.mixture_moments_of(X, np.ones((60, 1)))
+    found = moments_module.mixture_moments_of(X, np.ones((1, 60)))
     np.testing.assert_allclose(found.means[0], whole.mean, rtol=1e-12)
     np.testing.assert_allclose(found.moments[0].std, X.std(axis=0, ddof=1), rtol=1e-12)
     expected = (59 * plain + 5.5 * whole.correlation) / 64.5
@@ -482,16 +482,16 @@ def test_moments_of_one_cluster_are_those_of_all_rows():
 def test_rows_that_belong_to_clusters_in_part():
     """A row of which each cluster has a half counts like two rows of half the weight; small clusters go."""
     X = np.random.default_rng(0).normal(size=(40, 2))
-    shares = np.random.default_rng(1).dirichlet([1, 1, 1], size=40)
-    shares = np.column_stack([shares[:, :2], 0.99 * shares[:, 2:], 0.01 * shares[:, 2:]])
+    shares = np.random.default_rng(1).dirichlet([1, 1, 1], size=40).T
+    shares = np.concatenate([shares[:2], 0.99 * shares[2:], 0.01 * shares[2:]])
     found = moments_module.mixture_moments_of(X, shares)
-    assert shares[:, 3].sum() < 1 and len(found.moments) == 3
-    np.testing.assert_allclose(found.weights, shares[:, :3].sum(axis=0))
-    np.testing.assert_allclose(found.means, [np.average(X, axis=0, weights=each) for each in shares.T[:3]])
+    assert shares[3].sum() < 1 and len(found.moments) == 3
+    np.testing.assert_allclose(found.weights, shares[:3].sum(axis=1))
+    np.testing.assert_allclose(found.means, [np.average(X, axis=0, weights=each) for each in shares[:3]])
     # Of many rows each has its own covariance.
     X = np.random.default_rng(0).normal(size=(100_000, 2))
-    shares = np.column_stack([norm.cdf(3 * X[:, 0]), norm.cdf(-3 * X[:, 0])])
-    for moments, share in zip(moments_module.mixture_moments_of(X, shares).moments, shares.T, strict=True):
+    shares = np.array([norm.cdf(3 * X[:, 0]), norm.cdf(-3 * X[:, 0])])
+    for moments, share in zip(moments_module.mixture_moments_of(X, shares).moments, shares, strict=True):
         np.testing.assert_allclose(moments.std**2, np.cov(X.T, aweights=share).diagonal(), rtol=1e-3)
 
 

@@ -88,14 +88,17 @@ def find_frame(
 def frame_like(
     frame: Frame, source: SampleRows | None, target: SampleRows, codes: np.ndarray | None = None
 ) -> Frame:
-    """The frame of other rows of the same columns, of the same kind and with the same columns as scores."""
+    """The frame of other rows of the same columns: of the same kind, with the same columns as scores.
+
+    It has as many clusters, where there are so many rows.
+    """
     are_scores, are_categories = np.zeros((2, target.shape[1]), dtype=bool)
     if frame.charts is not None:
         are_scores[frame.charts.columns] = True
         are_categories[frame.charts.columns] = frame.charts.are_categories
     columns = Columns(frame.per_feature, are_categories, are_scores)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        return _frame_of(source, target, frame.kind, columns, codes)
+        return _frame_of(source, target, frame.kind, columns, codes, frame.n_clusters)
 
 
 def _are_unlike_normal(source: Rows | None, target: Rows) -> np.ndarray:
@@ -126,6 +129,7 @@ def _frame_of(
     kind: str,
     columns: Columns,
     codes: np.ndarray | None = None,
+    n_clusters: int | None = None,
 ) -> Frame:
     n_features = len(columns.are_scores)
     places = np.flatnonzero(columns.are_scores | (kind == "quantile"))
@@ -150,7 +154,8 @@ def _frame_of(
         if codes is not None:
             classes = class_moments_of(target, codes, encode=encoders[-1], **options)
         else:
-            classes = cluster_moments_of(target, moments[-1], encode=encoders[-1], **options)
+            options |= {"encode": encoders[-1], "n_clusters": n_clusters}
+            classes = cluster_moments_of(target, moments[-1], **options)
     return Frame(
         moments[0],
         moments[-1],

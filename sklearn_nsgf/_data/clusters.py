@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from scipy.cluster.vq import kmeans2, vq
-from scipy.linalg import cholesky, solve_triangular
 from scipy.special import logsumexp, softmax
 from sklearn.cluster import kmeans_plusplus
 
@@ -50,6 +49,7 @@ def cluster_moments_of(
     *,
     per_feature: bool,
     encode: Callable[[np.ndarray], np.ndarray] | None = None,
+    n_clusters: int | None = None,
     **options: Any,
 ) -> ClassMoments | None:
     """Moments of the clusters of a sample, which together have its mean and, if they can, its variances.
@@ -64,14 +64,16 @@ def cluster_moments_of(
         Whether each feature has a unit of its own, in which distances are measured.
     encode : callable or None
         As in `moments_of`.
+    n_clusters : int or None
+        How many, at most. None for as many as rows allow if all features share a unit, and as many as are
+        likeliest if not.
     **options
         Further arguments of `moments_of`.
 
     Returns
     -------
     moments : ClassMoments or None
-        As many clusters as rows allow if all features share a unit, and as many as are likeliest if not. None
-        if a single normal distribution is likelier, or a better start.
+        None if a single normal distribution is likelier, or a better start.
     """
     places = row_places(cloud.shape, MAX_SIZE if per_feature else FACTOR_SIZE)
     n_most = min(len(places) // CLUSTER_ROWS, MAX_CLUSTERS)
@@ -81,7 +83,10 @@ def cluster_moments_of(
     unit = whole.std if per_feature else np.full_like(whole.std, whole.std.max())
     points = divide_in_place((rows if encode is None else encode(rows)) - whole.mean, unit)
     options |= {"per_feature": per_feature, "columns": ()}
-    n_clusters = _likeliest_number(points, n_most, **options) if per_feature else n_most
+    if n_clusters is not None:
+        n_clusters = min(n_clusters, n_most)
+    else:
+        n_clusters = _likeliest_number(points, n_most, **options) if per_feature else n_most
     if n_clusters == 1:
         return None
     found = _clusters_of(points, n_clusters, **options)
@@ -116,26 +121,24 @@ def _likeliest_number(points: np.ndarray, n_most: int, **options: Any) -> int:
 def _clusters_of(points: np.ndarray, n_clusters: int, **options: Any) -> ClassMoments:
     """Clusters by k-means; of few features with units of their own, a mixture of normal distributions."""
     codes = _cluster_codes(points, n_clusters)
-    rows = SampleRows(points, Layout(points.shape[1:]))
-    found = class_moments_of(rows, codes, **options)._replace(weights=np.bincount(codes))
-    if options["per_feature"] and points.shape[1] <= MIXTURE_FEATURES and n_clusters > 1:
-        for _ in range(N_ROUNDS):
-            found = mixture_moments_of(points, softmax(_log_densities(points, found), axis=0).T)
+    if n_clusters == 1 or not options["per_feature"] or points.shape[1] > MIXTURE_FEATURES:
+        rows = SampleRows(points, Layout(points.shape[1:]))
+        return class_moments_of(rows, codes, **options)._replace(weights=np.bincount(codes))
+    found = mixture_moments_of(points, (codes == np.arange(codes.max() + 1)[:, None]).astype(float))
+    for _ in range(N_ROUNDS):
+        found = mixture_moments_of(points, softmax(_log_densities(points, found), axis=0))
     return found
 
 
 def _log_densities(points: np.ndarray, found: ClassMoments) -> np.ndarray:
     """Of each part of a mixture, with its weight, without what is the same for all mixtures."""
-    densities = np.empty((len(found.moments), len(points)))
-    smallest = SMALLEST_STD**2 * np.eye(points.shape[1])
     shares = found.weights / found.weights.sum()
-    for k, (mean, moments) in enumerate(zip(found.means, found.moments, strict=True)):
-        root = cholesky(moments.correlation + smallest, lower=True)
-        std = np.maximum(moments.std, SMALLEST_STD)
-        whitened = solve_triangular(root, ((points - mean) / std).T, lower=True)
-        volume = np.log(std).sum() + np.log(root.diagonal()).sum()
-        densities[k] = np.log(shares[k]) - volume - np.square(whitened).sum(axis=0) / 2
-    return densities
+    std = np.maximum([each.std for each in found.moments], SMALLEST_STD)
+    correlations = np.array([each.correlation for each in found.moments])
+    roots = np.linalg.cholesky(correlations + SMALLEST_STD**2 * np.eye(points.shape[1]))
+    whitened = (points - found.means[:, None]) @ (np.linalg.inv(roots) / std[:, None]).transpose(0, 2, 1)
+    volumes = np.log(std * np.diagonal(roots, axis1=1, axis2=2)).sum(axis=1)
+    return (np.log(shares) - volumes)[:, None] - np.square(whitened).sum(axis=2) / 2
 
 
 def _cluster_codes(points: np.ndarray, n_clusters: int) -> np.ndarray:

@@ -155,6 +155,12 @@ class Frame:
         return len(self.scale)
 
     @property
+    def n_clusters(self) -> int:
+        """Of rows without labels, at which a generation starts."""
+        starts_there = len(self.noises) == 1 and isinstance(self.noises[0], NoiseMixture)
+        return len(self.noises[0].noises) if starts_there else 1
+
+    @property
     def drift(self) -> np.ndarray:
         """Velocity of the centre, in the data's units."""
         return self.target_mean - self.source_mean

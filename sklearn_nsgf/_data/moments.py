@@ -159,35 +159,32 @@ def mixture_moments_of(points: np.ndarray, shares: np.ndarray) -> ClassMoments:
     Parameters
     ----------
     points : ndarray of shape (n_points, n_features)
-    shares : ndarray of shape (n_points, n_clusters)
+    shares : ndarray of shape (n_clusters, n_points)
         Which part of each point belongs to each cluster; together one.
     """
-    n_rows = shares.sum(axis=0)
-    shares, n_rows = shares[:, n_rows >= 1], n_rows[n_rows >= 1]
-    means = shares.T @ points / n_rows[:, None]
-    products = np.empty((len(means), points.shape[1], points.shape[1]))
-    for k, mean in enumerate(means):
-        weighted = np.sqrt(shares[:, k, None]) * (points - mean)
-        np.matmul(weighted.T, weighted, out=products[k])
+    n_rows = shares.sum(axis=1)
+    shares, n_rows = shares[n_rows >= 1], n_rows[n_rows >= 1]
+    means = shares @ points / n_rows[:, None]
+    deviations = points - means[:, None]
+    weighted = deviations * np.sqrt(shares)[:, :, None]
+    products = weighted.transpose(0, 2, 1) @ weighted
     n_free = np.maximum(n_rows - 1, 1)
-    covariances = products / n_free[:, None, None]
-    within = products.sum(axis=0) / n_free.sum()
-    own = [_unshrunk(mean, covariance) for mean, covariance in zip(means, covariances, strict=True)]
-    shared = _unshrunk(means[0], within)
-    lengths = [np.square(divide_in_place(points - mean, shared.std)).sum(axis=1) for mean in means]
-    fourth = sum(share @ np.square(each) for share, each in zip(shares.T, lengths, strict=True))
+    own = _unshrunk(means, products / n_free[:, None, None])
+    shared = _unshrunk(means[0], products.sum(axis=0) / n_free.sum())
+    lengths = np.square(divide_in_place(deviations, shared.std)).sum(axis=2)
+    fourth = float(np.sum(shares * np.square(lengths)))
     shared = shared._replace(correlation=_shrunk(shared.correlation, fourth, n_free.sum()))
-    weights = _own_weight(n_rows, points.shape[1])
-    moments = [_weighted(each, shared, weight) for each, weight in zip(own, weights, strict=True)]
-    return ClassMoments(means, moments, n_rows)
+    found = _weighted(own, shared, _own_weight(n_rows, points.shape[1])[:, None])
+    return ClassMoments(means, [Moments(*each) for each in zip(*found[:3], strict=True)], n_rows)
 
 
 def _unshrunk(mean: np.ndarray, covariance: np.ndarray) -> Moments:
-    """Moments of a covariance, whose tiny variances are rounding."""
-    variances = np.where(covariance.diagonal() > SMALLEST_VARIANCE, covariance.diagonal(), 0)
-    std = np.sqrt(variances)
-    correlation = divide_in_place(divide_in_place(covariance.copy(), std).T, std)
-    np.fill_diagonal(correlation, 1)
+    """Moments of a covariance, or of several, whose tiny variances are rounding."""
+    variances = np.diagonal(covariance, axis1=-2, axis2=-1)
+    std = np.sqrt(np.where(variances > SMALLEST_VARIANCE, variances, 0))
+    correlation = divide_in_place(divide_in_place(covariance.copy(), std[..., None]), std[..., None, :])
+    places = np.arange(std.shape[-1])
+    correlation[..., places, places] = 1
     return Moments(mean, std, correlation)
 
 
@@ -199,12 +196,12 @@ def _shrunk(correlation: np.ndarray, fourth: float, n_rows: float) -> np.ndarray
     return shrunk
 
 
-def _own_weight(n_rows: float, n_features: int) -> float:
+def _own_weight(n_rows: Any, n_features: int) -> Any:
     """Of what the rows of a class say about it, beside what is known of all classes."""
     return (n_rows - 1) / (n_rows - 1 + SHARED_ROWS + n_features / 10)
 
 
-def _weighted(own: Moments, shared: Moments, weight: float) -> Moments:
+def _weighted(own: Moments, shared: Moments, weight: Any) -> Moments:
     """Weighted means of correlations, and of logarithms of deviations: those of the classes can be far apart.
 
     A feature that is constant in the class has its part of the shared variance. Correlations of its own that
@@ -219,6 +216,7 @@ def _weighted(own: Moments, shared: Moments, weight: float) -> Moments:
         weights = np.sqrt(np.array([weight, 1 - weight], dtype=np.float32))
         factor = np.concatenate([weights[0] * own.factor, weights[1] * shared.factor], axis=1)
         return Moments(own.mean, std, factor=factor)
+    weight = np.expand_dims(weight, -1)
     return Moments(own.mean, std, weight * own.correlation + (1 - weight) * shared.correlation)
 
 
