@@ -240,7 +240,8 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
             folds = [
                 each._replace(training=with_kept_rows(each.training, *before.replay, space)) for each in folds
             ]
-        job = FitJob(space, training, held_out, folds, settings, device, rng, tasks, checkpoint)
+        follow = bool(folds) or (not held_out and self._steps_follow_rows(data, space))
+        job = FitJob(space, training, held_out, folds, follow, settings, device, rng, tasks, checkpoint)
         model_of = self._model_maker(job, data, before, in_parts, kept_seed)
         with memory_advice(MEMORY_ADVICE):
             model, interrupted = self._learn(job, before, model_of)
@@ -308,6 +309,11 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
         if goes_on or are_images or not FEWEST_ROWS <= data.n_rows < CROSS_VALIDATED_ROWS:
             return 1
         return min(max(2, int(1 / self.validation_fraction)), data.n_rows // 2)
+
+    def _steps_follow_rows(self, data: FlowData, space: Space) -> bool:
+        """Whether a training without held-out rows is short if rows are few."""
+        is_table = len(space.layout.event_shape) == 1
+        return self.early_stopping == "auto" and data.source is None and is_table
 
     def _strata(
         self, data: FlowData, space: Space, seed: int, n_folds: int, *, own_frames: bool

@@ -68,7 +68,8 @@ class FlowMatchingTransport(SingleFlowTransport):
     batch_size : int, default=256
         Number of points in each optimiser step.
     max_iter : int, default=4000
-        Number of optimiser steps. With 0 the flow is `frame` alone, fitted to all rows: a baseline.
+        Number of optimiser steps, fewer of few rows (`early_stopping`). With 0 the flow is `frame` alone,
+        fitted to all rows: a baseline.
     early_stopping : "auto" or bool, default="auto"
         Whether to hold out rows, one of each group of neighbours, and watch an energy distance between where
         the flow takes those of the source, or noise, and those of the target. The best network is kept, or
@@ -79,6 +80,7 @@ class FlowMatchingTransport(SingleFlowTransport):
         these are more; never for more than `max_iter`. Fewer than 4 rows keep the frame. "auto" holds rows
         out between two samples if either has fewer than 5 000, since a network can memorise so few, and in a
         generation of fewer than 500 rows that are not images; rows of earlier calls of `partial_fit` count.
+        In one of more such rows it holds out none, and takes two steps a row there, too.
     validation_fraction : float, default=0.2
         Share of the rows that early stopping holds out: once, or of few rows in turn, in as many folds as go
         into the whole, at least two, of two rows or more.

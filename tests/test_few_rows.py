@@ -7,6 +7,7 @@ from scipy.spatial.distance import cdist
 from sklearn.base import clone
 
 from sklearn_nsgf import FlowMatchingTransport, NSGFPlusPlus, SinkhornFlowTransport
+from sklearn_nsgf._learning import folds
 from sklearn_nsgf.metrics import energy_distance
 
 SMALL = {"hidden_layer_sizes": (32,), "random_state": 0}
@@ -215,6 +216,26 @@ def test_rows_of_which_none_of_a_class_can_be_held_out(est):
     with pytest.warns(UserWarning, match="No class has two rows in each sample"):
         est.fit(X, labels)
     assert est.n_iter_ > 0
+
+
+def test_a_generation_takes_so_many_steps_a_row(est, monkeypatch):
+    """But not more than `max_iter`, nor with `early_stopping=False`."""
+    assert (folds.FEW_STEPS, folds.STEPS_PER_ROW) == (200, 2)
+    monkeypatch.setattr(folds, "FEW_STEPS", 2)
+    monkeypatch.setattr(folds, "STEPS_PER_ROW", 0.01)
+    X, _ = gaussians(600)
+    # The paper's first network has a quarter of the steps anyway.
+    few = 5 + 6 if getattr(est, "transition", "direct") == "predicted" else 6
+    for options, expected in (({}, few), ({"max_iter": 4}, 4), ({"early_stopping": False}, 20)):
+        again = clone(est).set_params(**{"max_iter": 20} | options).fit(X)
+        assert again.n_iter_ == expected
+
+
+def test_a_generation_of_images_takes_all_steps(monkeypatch):
+    monkeypatch.setattr(folds, "FEW_STEPS", 2)
+    images = np.random.default_rng(0).random((12, 4, 6))
+    est = FlowMatchingTransport(n_couplings=2, max_iter=5, random_state=0)
+    assert est.fit(images).n_iter_ == 5
 
 
 @pytest.mark.filterwarnings("ignore:No network brings")

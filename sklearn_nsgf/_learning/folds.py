@@ -18,7 +18,7 @@ from sklearn_nsgf._torch import one_thread
 from sklearn_nsgf.flow import TrajectoryPool
 
 # Steps of a training on a fold, and on all rows if they are so few that folds decide: more only learn them by
-# heart. In a generation so many for each row, if that is more.
+# heart. In a generation so many for each row, if that is more, and whether or not there are folds.
 FEW_STEPS, STEPS_PER_ROW = 200, 2
 # By how many standard errors a network must be better than none, and by how many more with few features,
 # divided by their square. Rows are dealt to the folds evenly, so that distances scatter by less than that.

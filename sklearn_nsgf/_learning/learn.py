@@ -55,6 +55,8 @@ class FitJob(NamedTuple):
         What early stopping looks at, if not empty.
     folds : list of Fold
         Few rows, dealt to what is trained on and what is held out, if they decide about the network.
+    steps_follow_rows : bool
+        Whether few rows have fewer steps than `max_iter`.
     settings : Settings
     device : torch device
     rng : RandomState
@@ -66,6 +68,7 @@ class FitJob(NamedTuple):
     training: list[Stratum]
     held_out: list[Stratum]
     folds: list[Fold]
+    steps_follow_rows: bool
     settings: Settings
     device: torch.device
     rng: np.random.RandomState
@@ -162,7 +165,7 @@ def learn_leg(
 
     goes_on = before is not None and not before.is_at_rest
     n_folds, looks, settings = len(job.folds), None, job.settings
-    if n_folds:
+    if job.steps_follow_rows:
         n_steps = min(settings.max_iter, n_few_steps(job.training))
         settings = settings._replace(max_iter=n_steps)
 
