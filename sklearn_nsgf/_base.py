@@ -13,7 +13,7 @@ from torch import nn
 from sklearn_nsgf._data.check import FlowData, check_flow_data
 from sklearn_nsgf._data.choice import find_frame
 from sklearn_nsgf._data.chunks import joined
-from sklearn_nsgf._data.outliers import warn_of_outliers, warn_of_units
+from sklearn_nsgf._data.outliers import warn_beyond_charts, warn_of_outliers, warn_of_units
 from sklearn_nsgf._data.space import Space
 from sklearn_nsgf._documentation import PAGE, question
 from sklearn_nsgf._learning.checkpoint import Checkpoint, describe_fit
@@ -206,6 +206,9 @@ class BaseFlowTransport(CallbackSupportMixin, FlowTransportMixin, BaseEstimator)
                     "calls, or X alone to all."
                 )
             space = before.space
+            if space.frame.charts is not None:
+                source = None if data.source is None else data.source.rows
+                warn_beyond_charts(space.frame.charts, source, data.target.rows, data.table)
             # A continued fit sees new minibatches, also with a fixed seed.
             rng = check_random_state((rng.randint(MAX_SEED) + before.n_iter) % MAX_SEED)
         if data.source is not None and space.frame.source_collapsed:

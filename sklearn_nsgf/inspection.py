@@ -308,7 +308,8 @@ class TransportDisplay:
         ImportError
             If matplotlib is not installed.
         ValueError
-            If the data does not have the features, or images do not have 1, 3 or 4 channels.
+            If the data does not have the features, if these are no numbers, or if images do not have 1, 3 or
+            4 channels.
         """
         matplotlib = _import_matplotlib(self)
         source, transported = np.asarray(self.X_source), np.asarray(self.X_transported)
@@ -319,9 +320,10 @@ class TransportDisplay:
                 row[0].set_ylabel(label)
             return self
         columns, labels = _choose_features(self.features, source.shape[1], self.feature_names)
-        source, transported = source[:, columns], transported[:, columns]
+        source, transported = (_points(each, columns, labels) for each in (source, transported))
+        target = None if self.X_target is None else _points(np.asarray(self.X_target), columns, labels)
         self.figure_, self.ax_ = _make_axes(matplotlib, ax)
-        self._scatter(matplotlib, source, transported, columns, scatter_kw)
+        self._scatter(matplotlib, source, transported, target, scatter_kw)
         chosen = np.linspace(0, len(source) - 1, min(n_arrows, len(source))).astype(int)
         style = {"color": "black", "alpha": 0.6, "width": 0.002, "headwidth": 5, "zorder": 3}
         style |= matplotlib.cbook.normalize_kwargs(arrow_kw, matplotlib.collections.Collection)
@@ -337,7 +339,7 @@ class TransportDisplay:
         self.ax_.legend()
         return self
 
-    def _scatter(self, matplotlib, source, transported, columns, scatter_kw):
+    def _scatter(self, matplotlib, source, transported, target, scatter_kw):
         given = matplotlib.cbook.normalize_kwargs(scatter_kw, matplotlib.collections.Collection)
 
         def scatter(points, label, color):
@@ -345,8 +347,7 @@ class TransportDisplay:
 
         # What is drawn later lies above.
         self.target_points_ = None
-        if self.X_target is not None:
-            target = np.asarray(self.X_target)[:, columns]
+        if target is not None:
             self.target_points_ = scatter(target, "target", TARGET_COLOR)
         self.source_points_ = scatter(source, "source", SOURCE_COLOR)
         self.transported_points_ = scatter(transported, "transported", TRANSPORTED_COLOR)
@@ -578,6 +579,17 @@ def _choose_features(features, n_features, feature_names):
             known = f" or one of {names}" if names else "; there are no feature names"
             raise ValueError(f"There is no feature {column!r}: expected 0 to {n_features - 1}{known}.")
     return columns, [names[column] if names else f"feature {column}" for column in columns]
+
+
+def _points(rows, columns, labels):
+    """Two features, as numbers: other columns of a table can hold text."""
+    try:
+        return rows[:, columns].astype(float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Points are drawn in two features of numbers, and {labels} hold {rows[0, columns].tolist()}: "
+            "choose others with features=."
+        ) from error
 
 
 def _node_times(estimator, n_steps, n_nodes):

@@ -201,6 +201,11 @@ def test_a_folder_has_to_be_there(file):
         SinkhornFlowTransport(checkpoint=file / "fit").fit(*SAMPLES)
 
 
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(IsADirectoryError, match="is a folder: expected a file"):
+        SinkhornFlowTransport(checkpoint=tmp_path).fit(*SAMPLES)
+
+
 def test_a_path_is_a_path():
     with pytest.raises(ValueError, match="'checkpoint' parameter"):
         SinkhornFlowTransport(checkpoint=3).fit(*SAMPLES)

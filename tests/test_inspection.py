@@ -139,6 +139,18 @@ def test_transport_checks_the_target(flow, clouds):
         TransportDisplay.from_estimator(flow, clouds[0], np.zeros((5, 3)))
 
 
+def test_points_of_a_table_with_categories(pyplot):
+    """Columns of numbers are drawn, and others named."""
+    rng = np.random.default_rng(0)
+    columns = {"a": rng.normal(size=30), "b": rng.integers(2, size=30) == 1, "c": list("xyz" * 10)}
+    table = pd.DataFrame(columns).astype({"c": "category"})
+    est = SinkhornFlowTransport(n_flows=1, flow_batch_size=16, max_iter=0).fit(table, table)
+    display = TransportDisplay.from_estimator(est, table, table)
+    np.testing.assert_array_equal(offsets(display.source_points_), table[["a", "b"]].astype(float))
+    with pytest.raises(ValueError, match=r"two features of numbers, and \['a', 'c'\] hold .* features="):
+        TransportDisplay.from_estimator(est, table, features=("a", "c"))
+
+
 def test_loss_curves_of_one_network(pyplot, flow):
     display = LossCurveDisplay.from_estimator(flow)
     line = display.lines_["SinkhornFlowTransport"]

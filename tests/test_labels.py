@@ -96,7 +96,7 @@ def test_strings_of_one_sample_are_enough():
     X, y, domain = stack_domains(rng.normal(size=(40, 2)), rng.normal(size=(30, 2)), labels)
     est = SinkhornFlowTransport(**TINY, label_mode="couple").fit(X, y, sample_domain=domain)
     assert est.classes_.tolist() == ["a", "bcd"]
-    with pytest.raises(ValueError, match="expected strings, or integers, in all rows"):
+    with pytest.raises(ValueError, match="30 of 70 labels in y are -1"):
         est.set_params(label_mode="condition").fit(X, y, sample_domain=domain)
 
 
@@ -226,6 +226,7 @@ def test_tiny_classes():
         ("condition", np.repeat([0, 1], [300, 250]), r"no rows of the classes \[1\]"),
         ("condition", np.array(["a"] * 549 + [None], dtype=object), "y"),
         ("condition", np.array([1.0] * 549 + [np.nan]), "NaN"),
+        ("condition", np.array(["a"] * 300 + [-1] * 250, dtype=object), "250 of 550 labels in y are -1"),
     ],
 )
 def test_wrong_labels_in_fit(mode, labels, message):

@@ -240,6 +240,33 @@ def test_automatic_columns():
     assert find_frame(None, rows_of(X), "linear", per_feature=True).charts is None
 
 
+@pytest.mark.parametrize("share", [0.005, 0.01, 0.03, 0.15])
+def test_a_far_cluster_is_no_heavy_tail(share):
+    """Scores would close the gap: rows of one cluster by one column alone would be drawn."""
+    rng = np.random.default_rng(0)
+    n_far = round(1000 * share)
+    X = np.concatenate([rng.normal(size=(1000 - n_far, 2)), rng.normal(12, 0.05, (n_far, 2))])
+    frame = find_frame(None, rows_of(X), "auto", per_feature=True)
+    assert frame.charts is None
+    is_far = frame.decode(frame.draw_noise(20_000, np.random.RandomState(0)), 1.0, float) > 6
+    assert is_far.all(axis=1).mean() == pytest.approx(share, rel=0.25)
+    np.testing.assert_array_equal(is_far[:, 0], is_far[:, 1])
+
+
+def test_a_gap_makes_no_heavy_tail_a_light_one():
+    """Of one side, with or without another cluster; where few values are beyond it, or likely mistakes."""
+    rng = np.random.default_rng(0)
+    heavy = [rng.standard_cauchy(500), rng.standard_t(2, 500), np.exp(2 * rng.normal(size=500))]
+    heavy += [np.concatenate([each, 50 * np.ptp(each) + rng.normal(size=40)]) for each in heavy]
+    heavy += [np.append(rng.normal(size=500), 30 + 0.1 * rng.normal(size=n)) for n in (1, 4)]
+    heavy += [np.append(rng.normal(size=500), 1e6 + rng.normal(size=20))]
+    for values in heavy:
+        frame = find_frame(None, rows_of(rng.permutation(values)[:, None]), "auto", per_feature=True)
+        assert frame.charts is not None
+    far = np.append(rng.normal(size=500), 30 + 0.1 * rng.normal(size=5))[:, None]
+    assert find_frame(None, rows_of(far), "auto", per_feature=True).charts is None
+
+
 def test_few_equal_values_may_be_rounded_numbers():
     """Three equal ones of 100 say nothing; four do, or 2 % of more rows."""
     rng = np.random.default_rng(0)
@@ -486,6 +513,20 @@ def test_one_array_with_categories():
     assert np.isfinite(est.score(X, sample_domain=sample_domain))
 
 
+def test_later_parts_beyond_the_scores_of_the_first_one(est):
+    """Scores end where the rows of the first part did, and a column of plain numbers does not."""
+    rng = np.random.default_rng(0)
+    first = pd.DataFrame({"count": rng.integers(50, size=60), "x": rng.normal(size=60)})
+    later = first.assign(count=first["count"] + np.where(np.arange(60) < 5, 100, 0), x=first["x"] + 100)
+    est.partial_fit(first).partial_fit(later)
+    later["count"] += 100
+    match = "100% of the values in the column 'count' of the target .* 0 to 49. .* frame='linear'"
+    with pytest.warns(UserWarning, match=match):
+        est.partial_fit(later)
+    with pytest.warns(UserWarning, match="column 'count' of the source"):
+        clone(est).partial_fit(first, first).partial_fit(later, first)
+
+
 def test_partial_fit_of_a_table():
     est = SinkhornFlowTransport(**SMALL, **FLOWS)
     for seed in range(2):
@@ -495,6 +536,10 @@ def test_partial_fit_of_a_table():
 
 def test_errors_name_the_column():
     table, options = mixed(60, 0), {**SMALL, **FLOWS}
+    with pytest.raises(ValueError, match="same columns in the same order"):
+        SinkhornFlowTransport(**options).fit(table, table[table.columns[::-1]])
+    with pytest.raises(ValueError, match="same columns in the same order"):
+        SinkhornFlowTransport(**options).fit(table, table).score(table, table[table.columns[::-1]])
     gaps = table.assign(sex=table["sex"].where(table.index > 3))
     with pytest.raises(ValueError, match=r"column 'sex' of X has 4 missing values .* impute"):
         SinkhornFlowTransport(**options).fit(gaps, table)

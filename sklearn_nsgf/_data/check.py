@@ -91,6 +91,8 @@ def check_flow_data(estimator: BaseEstimator, X, y, sample_domain, known: Space 
     """
     mode = estimator.label_mode
     if known is None:
+        if is_target(y):
+            _check_names_of_target(get_feature_names(y), get_feature_names(X))
         table = find_table(X, y if is_target(y) else None, estimator.categorical_features)
         X = _check_numbers(X, "X", table, estimator=estimator, ensure_min_samples=2, in_parts=True)
         layout = find_layout(X.shape[1:], estimator.image_shape, estimator.channel_axis)
@@ -214,7 +216,7 @@ def check_target(y, layout: Layout, table: Table, *, ensure_min_samples: int) ->
 
 
 def _check_target(y, layout: Layout, table: Table, **options) -> np.ndarray:
-    names = get_feature_names(y)
+    _check_names_of_target(get_feature_names(y), table.names)
     y = _check_numbers(y, "y (the target)", table, **options)
     if y.shape[1:] != layout.sample_shape:
         ours, theirs = (
@@ -226,12 +228,18 @@ def _check_target(y, layout: Layout, table: Table, **options) -> np.ndarray:
             "sample, and source and target must have the same features. Two different spaces must "
             "be aligned first."
         )
-    if names is not None and table.names is not None and list(names) != list(table.names):
+    return y
+
+
+def _check_names_of_target(names, expected) -> None:
+    """Before the types of columns are compared; how many there are is said later."""
+    if names is None or expected is None or len(names) != len(expected):
+        return
+    if list(names) != list(expected):
         raise ValueError(
-            f"y (the target) has the columns {list(names)} and X has {list(table.names)}: give both "
+            f"y (the target) has the columns {list(names)} and X has {list(expected)}: give both "
             "the same columns in the same order."
         )
-    return y
 
 
 def _check_numbers(X, name: str, table: Table, *, in_parts: bool = False, **options) -> np.ndarray:

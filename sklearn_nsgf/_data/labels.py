@@ -109,6 +109,14 @@ def check_labels(labels: np.ndarray | None, n_rows: int, mode: str) -> np.ndarra
             f"label_mode={mode!r} needs a class for each row. Leave these rows out, or give them a class of "
             "their own."
         )
+    elif labels.dtype.kind == "O" and any(isinstance(label, str) for label in labels.tolist()):
+        n_unlabelled = sum(label == UNLABELLED for label in labels.tolist())
+        if n_unlabelled:
+            raise ValueError(
+                f"{n_unlabelled} of {n_rows} labels in y are {UNLABELLED}, which means unlabelled, and "
+                f"label_mode={mode!r} needs a class for each row. Leave these rows out, or set "
+                "label_mode='couple'."
+            )
     labels = _of_one_type(check_array(labels, "y", ensure_2d=False, dtype=None))
     # It takes floats for integers to see whether they are.
     with np.errstate(invalid="ignore"):

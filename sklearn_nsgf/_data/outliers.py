@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from sklearn_nsgf._data.charts import far_values
+from sklearn_nsgf._data.charts import Charts, far_values
 from sklearn_nsgf._data.moments import deviations_of, some_rows
 from sklearn_nsgf._data.rows import SampleRows
 from sklearn_nsgf._data.table import Table
 from sklearn_nsgf._documentation import question
 from sklearn_nsgf._warn import warn_caller
+from sklearn_nsgf.flow._samplers import Rows
 
 # A new row is far when it lies that many times the range of the fit beyond it, or this part of a constant.
 N_RANGES, CONSTANT = 3.0, 1e-6
 # Of two deviations, where columns have one unit: float32 has hardly more digits.
 LARGEST_RATIO = 1e6
+# Of the values of later rows, beyond those of the first ones.
+LARGEST_PART_BEYOND = 0.1
 
 
 def warn_of_outliers(rows: SampleRows, name: str, table: Table) -> None:
@@ -31,6 +34,28 @@ def warn_of_outliers(rows: SampleRows, name: str, table: Table) -> None:
                 + question("faq-far-values"),
                 UserWarning,
             )
+
+
+def warn_beyond_charts(charts: Charts, source: Rows | None, target: Rows, table: Table) -> None:
+    """Warn of a column of scores, if later rows have many values where its first ones had none."""
+    clouds = ((source, charts.source, "source"), (target, charts.target, "target"))
+    for rows, marginals, name in clouds:
+        cloud = None if rows is None else some_rows(rows)
+        for k, marginal in enumerate(marginals):
+            if cloud is None or marginal is None or charts.are_categories[k]:
+                continue
+            low, high = marginal.values[[0, -1]]
+            values = cloud[:, charts.columns[k]]
+            part = ((values < low) | (values > high)).mean()
+            if part > LARGEST_PART_BEYOND:
+                warn_caller(
+                    f"{part:.0%} of the values in the column {table.title(charts.columns[k])!r} of the "
+                    f"{name} are beyond those of the first fit, {low:g} to {high:g}. The column is read as "
+                    "scores, so rows are drawn and moved within these. Begin anew with rows of all times, or "
+                    "with frame='linear'.",
+                    UserWarning,
+                )
+                return
 
 
 def warn_of_units(rows: SampleRows, table: Table) -> None:

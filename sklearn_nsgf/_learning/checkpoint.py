@@ -54,6 +54,8 @@ class Checkpoint:
         If the file is of another fit, or not a checkpoint.
     FileNotFoundError
         If there is no such folder.
+    IsADirectoryError
+        If there is a folder in its place.
     """
 
     def __init__(self, path: str | os.PathLike[str], fit: dict[str, str], random_state: Any) -> None:
@@ -65,6 +67,11 @@ class Checkpoint:
         if not self.path.parent.is_dir():
             raise FileNotFoundError(
                 f"checkpoint={str(self.path)!r}: there is no folder {str(self.path.parent)!r}. Make it first."
+            )
+        if self.path.is_dir():
+            raise IsADirectoryError(
+                f"checkpoint={str(self.path)!r} is a folder: expected a file, such as "
+                f"{str(self.path / 'fit.checkpoint')!r}."
             )
         if self.path.exists():
             kept = self._read()
