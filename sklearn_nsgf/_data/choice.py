@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from sklearn_nsgf._data.charts import Charts, far_values, marginal_of
-from sklearn_nsgf._data.clusters import cluster_moments_of
+from sklearn_nsgf._data.clusters import cluster_moments_of, values_apart
 from sklearn_nsgf._data.frame import Frame
 from sklearn_nsgf._data.moments import class_moments_of, deviations_of, moments_of, some_rows
 from sklearn_nsgf._data.rows import SampleRows
@@ -23,11 +23,9 @@ CORRELATED_FEATURES = 1024
 # Part of the values on either side that the centre and the unit of scores leave out.
 TRIM = 0.01
 # A column is read as scores if a value has this part of its rows, and more than by chance a rounded number
-# has of a hundred, if so many rows share their value with others, or if its excess kurtosis, or that of what
-# is between wide gaps, is above this and three standard errors of a normal sample's.
+# has of a hundred, if so many rows share their value with others, or if its excess kurtosis, and that of one
+# of its clusters, is above this and three standard errors of a normal sample's.
 LARGE_PART, FEWEST_EQUAL, SHARED_PART, LARGE_KURTOSIS = 0.02, 4, 0.5, 1.0
-# Values on either side of a gap, at least: a tail has gaps between fewer.
-FEWEST_APART = 5
 
 
 class Columns(NamedTuple):
@@ -121,35 +119,17 @@ def _is_unlike_normal(values: np.ndarray) -> bool:
     if far_values(values) is not None:
         return True
     # Powers of extreme numbers overflow.
-    parts = _apart(np.sort(values.astype(np.float64) / np.abs(values).max()))
-    return any(_excess_kurtosis(part) > LARGE_KURTOSIS + 3 * np.sqrt(24 / len(part)) for part in parts)
+    scaled = np.sort(values.astype(np.float64) / np.abs(values).max())
+    # A small cluster makes the kurtosis of a column large and is no tail: scores would close the gap.
+    return _has_heavy_tails(scaled) and any(map(_has_heavy_tails, values_apart(scaled)))
 
 
-def _apart(values: np.ndarray) -> list[np.ndarray]:
-    """Sorted values in parts between which gaps are wider than the deviations of both sides together.
-
-    A far cluster makes the kurtosis of a column large and is no tail: scores would close the gap.
-    """
-    n_below = np.arange(1, len(values))
-    below, above = _deviations_so_far(values), _deviations_so_far(values[::-1])[::-1]
-    widths = np.diff(values) - below[:-1] - above[1:]
-    widths[(n_below < FEWEST_APART) | (len(values) - n_below < FEWEST_APART)] = 0
-    if widths.max(initial=0) <= 0:
-        return [values]
-    place = n_below[widths.argmax()]
-    return _apart(values[:place]) + _apart(values[place:])
-
-
-def _deviations_so_far(values: np.ndarray) -> np.ndarray:
-    """Standard deviation of the first values, for each number of them."""
-    numbers, distances = np.arange(1, len(values) + 1), values - values[0]
-    variances = np.cumsum(distances**2) / numbers - (np.cumsum(distances) / numbers) ** 2
-    return np.sqrt(np.maximum(variances, 0))
-
-
-def _excess_kurtosis(values: np.ndarray) -> float:
+def _has_heavy_tails(values: np.ndarray) -> bool:
     squares = np.square(values - values.mean())
-    return float(np.square(squares).mean() / squares.mean() ** 2 - 3) if squares.any() else 0.0
+    if not squares.any():
+        return False
+    excess_kurtosis = np.square(squares).mean() / squares.mean() ** 2 - 3
+    return bool(excess_kurtosis > LARGE_KURTOSIS + 3 * np.sqrt(24 / len(values)))
 
 
 def _frame_of(

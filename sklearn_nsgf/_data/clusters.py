@@ -41,6 +41,12 @@ MIXTURE_FEATURES = 32
 N_FOLDS, HELD_OUT_ROWS, SMALLEST_STD = 5, 500, 1e-3
 # Standard errors by which clusters must be likelier than one normal distribution.
 N_ERRORS = 0.5
+# Clusters of a single column have so many values each, at least, and means so far apart, in the root of the
+# mean of both variances: two of these show that there are two [Ashman, Bird, Zepf. Detecting bimodality in
+# astronomical datasets, 1994], and one-sided columns reach that, too. So many values are looked at, from
+# where one of these parts of them is the lower cluster.
+FEWEST_VALUES, LEAST_DISTANCE, SEEN_VALUES = 5, 3.0, 1000
+LOWER_PARTS = (0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99)
 
 
 def cluster_moments_of(
@@ -99,6 +105,34 @@ def cluster_moments_of(
     return ClassMoments(whole.mean + means * unit, moments, found.weights)
 
 
+def values_apart(values: np.ndarray) -> list[np.ndarray]:
+    """Sorted values of a column in parts: of clusters that hardly overlap, if there are such."""
+    seen = values[np.linspace(0, len(values) - 1, min(len(values), SEEN_VALUES)).astype(int)]
+    if len(seen) < 2 * FEWEST_VALUES or seen[0] == seen[-1]:
+        return [values]
+    points = ((seen - seen.mean()) / seen.std())[:, None]
+    sizes = np.clip(np.multiply(LOWER_PARTS, len(seen)).astype(int), FEWEST_VALUES, len(seen) - FEWEST_VALUES)
+    found = [_mixture_of(points, (np.arange(len(seen)) >= size).astype(int)) for size in np.unique(sizes)]
+    likeliest = max(found, key=lambda each: logsumexp(_log_densities(points, each), axis=0).sum())
+    if not _are_apart(likeliest):
+        return [values]
+    means = likeliest.means[:, 0]
+    low, high = np.argsort(means)
+    densities = _log_densities(points, likeliest)
+    is_low = (points[:, 0] <= means[low]) | (
+        (densities[low] > densities[high]) & (points[:, 0] < means[high])
+    )
+    place = np.searchsorted(values, seen[is_low][-1], "right")
+    return values_apart(values[:place]) + values_apart(values[place:])
+
+
+def _are_apart(found: ClassMoments) -> bool:
+    if len(found.moments) != 2 or found.weights.min() < FEWEST_VALUES:
+        return False
+    std = np.sqrt(np.mean([each.std**2 for each in found.moments]))
+    return bool(np.ptp(found.means) > LEAST_DISTANCE * std)
+
+
 def _likeliest_number(points: np.ndarray, n_most: int, **options: Any) -> int:
     """Number of clusters, by the likelihoods of rows that are held out in turn."""
     some = points[np.random.RandomState(0).permutation(len(points))[: N_FOLDS * HELD_OUT_ROWS]]
@@ -124,6 +158,11 @@ def _clusters_of(points: np.ndarray, n_clusters: int, **options: Any) -> ClassMo
     if n_clusters == 1 or not options["per_feature"] or points.shape[1] > MIXTURE_FEATURES:
         rows = SampleRows(points, Layout(points.shape[1:]))
         return class_moments_of(rows, codes, **options)._replace(weights=np.bincount(codes))
+    return _mixture_of(points, codes)
+
+
+def _mixture_of(points: np.ndarray, codes: np.ndarray) -> ClassMoments:
+    """A mixture by expectation maximisation, from clusters to which the points belong at first."""
     found = mixture_moments_of(points, (codes == np.arange(codes.max() + 1)[:, None]).astype(float))
     for _ in range(N_ROUNDS):
         found = mixture_moments_of(points, softmax(_log_densities(points, found), axis=0))
