@@ -119,7 +119,7 @@ class NSGFPlusPlus(BaseFlowTransport):
         these are more; never for more than `max_iter`. Fewer than 4 rows keep the frame. "auto" holds rows
         out between two samples if either has fewer than 5 000, since a network can memorise so few, and in a
         generation of fewer than 500 rows that are not images; rows of earlier calls of `partial_fit` count.
-        In one of more such rows it holds out none, and takes two steps a row there, too.
+        In one of more such rows none is held out, and a training takes two steps a row, too.
     validation_fraction : float, default=0.2
         Share of the rows that early stopping holds out: once, or of few rows in turn, in as many folds as go
         into the whole, at least two, of two rows or more.

@@ -9,7 +9,7 @@ from sklearn.covariance import ledoit_wolf
 from sklearn_nsgf import FlowMatchingTransport
 from sklearn_nsgf._data import clusters as clusters_module
 from sklearn_nsgf._data import moments as moments_module
-from sklearn_nsgf._data.choice import find_frame
+from sklearn_nsgf._data.choice import find_frame, frame_like
 from sklearn_nsgf._data.layout import Layout
 from sklearn_nsgf._data.noise import Noise, NoiseMixture, normal_columns_of
 from sklearn_nsgf._data.rows import SampleRows
@@ -493,6 +493,18 @@ def test_rows_that_belong_to_clusters_in_part():
     shares = np.array([norm.cdf(3 * X[:, 0]), norm.cdf(-3 * X[:, 0])])
     for moments, share in zip(moments_module.mixture_moments_of(X, shares).moments, shares, strict=True):
         np.testing.assert_allclose(moments.std**2, np.cov(X.T, aweights=share).diagonal(), rtol=1e-3)
+
+
+def test_folds_start_at_as_many_clusters_as_all_rows():
+    """Where a fold alone would have another number, or is too small for so many."""
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(place, 0.1, (40, 2)) for place in (0, 5, 10, 15)])
+    frame = find_frame(None, rows_of(X), "linear", per_feature=True)
+    assert frame.n_clusters == 4
+    for part, expected in ((X[40:], 4), (X[:100:2], 3), (X[:20], 1)):
+        assert frame_like(frame, None, rows_of(part)).n_clusters == expected
+    plain = find_frame(None, rows_of(rng.normal(size=(160, 2))), "linear", per_feature=True)
+    assert plain.n_clusters == frame_like(plain, None, rows_of(X)).n_clusters == 1
 
 
 def test_a_small_cluster_within_a_large_one_is_found():
