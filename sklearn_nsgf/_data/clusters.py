@@ -110,7 +110,7 @@ def values_apart(values: np.ndarray) -> list[np.ndarray]:
     seen = values[np.linspace(0, len(values) - 1, min(len(values), SEEN_VALUES)).astype(int)]
     if len(seen) < 2 * FEWEST_VALUES or seen[0] == seen[-1]:
         return [values]
-    points = ((seen - seen.mean()) / seen.std())[:, None]
+    points, scaled = (((each - seen.mean()) / seen.std())[:, None] for each in (seen, values))
     sizes = np.clip(np.multiply(LOWER_PARTS, len(seen)).astype(int), FEWEST_VALUES, len(seen) - FEWEST_VALUES)
     found = [_mixture_of(points, (np.arange(len(seen)) >= size).astype(int)) for size in np.unique(sizes)]
     likeliest = max(found, key=lambda each: logsumexp(_log_densities(points, each), axis=0).sum())
@@ -118,11 +118,9 @@ def values_apart(values: np.ndarray) -> list[np.ndarray]:
         return [values]
     means = likeliest.means[:, 0]
     low, high = np.argsort(means)
-    densities = _log_densities(points, likeliest)
-    is_low = (points[:, 0] <= means[low]) | (
-        (densities[low] > densities[high]) & (points[:, 0] < means[high])
-    )
-    place = np.searchsorted(values, seen[is_low][-1], "right")
+    densities = _log_densities(scaled, likeliest)
+    is_nearer = (densities[low] > densities[high]) & (scaled[:, 0] < means[high])
+    place = np.flatnonzero(is_nearer | (scaled[:, 0] <= means[low]))[-1] + 1
     return values_apart(values[:place]) + values_apart(values[place:])
 
 
