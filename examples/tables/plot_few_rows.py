@@ -74,8 +74,8 @@ plt.show()
 #
 # ``fit(X)`` learns to draw rows like those of ``X``. It starts at a normal distribution around each
 # cluster, of which there are as many as make held-out rows likely: ``max_iter=0`` draws from there. The
-# default trains for a few steps, as it does above. Without held-out rows the flow trains on, and learns
-# where each row is.
+# default asks folds whether a few steps help, as it does above. Of these hundred rows they say no, a warning
+# says so, and the start is kept. Without held-out rows the flow trains on, and learns where each row is.
 
 X, _ = make_moons(100, noise=0.2, random_state=0)
 new, _ = make_moons(1000, noise=0.2, random_state=1)
