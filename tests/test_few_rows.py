@@ -233,6 +233,7 @@ def test_a_generation_takes_so_many_steps_a_row(est, monkeypatch):
 
 def test_a_generation_of_images_takes_all_steps(monkeypatch):
     monkeypatch.setattr(folds, "FEW_STEPS", 2)
+    monkeypatch.setattr(folds, "STEPS_PER_ROW", 0.01)
     images = np.random.default_rng(0).random((12, 4, 6))
     est = FlowMatchingTransport(n_couplings=2, max_iter=5, random_state=0)
     assert est.fit(images).n_iter_ == 5

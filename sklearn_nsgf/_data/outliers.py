@@ -40,9 +40,11 @@ def warn_beyond_charts(charts: Charts, source: Rows | None, target: Rows, table:
     """Warn of a column of scores, if later rows have many values where its first ones had none."""
     clouds = ((source, charts.source, "source"), (target, charts.target, "target"))
     for rows, marginals, name in clouds:
-        cloud = None if rows is None else some_rows(rows)
+        if rows is None:
+            continue
+        cloud = some_rows(rows)
         for k, marginal in enumerate(marginals):
-            if cloud is None or marginal is None or charts.are_categories[k]:
+            if marginal is None or charts.are_categories[k]:
                 continue
             low, high = marginal.values[[0, -1]]
             values = cloud[:, charts.columns[k]]
